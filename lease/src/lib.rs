@@ -1,0 +1,23 @@
+//! Subnet leases: who holds which subnet, and the store that remembers it.
+//!
+//! This crate owns the vocabulary (addresses, MACs, subnets, records), the network configuration, the choice of a free
+//! subnet, the claim and its renewal, and the [`LeaseStore`] with its implementations. It promises that every write is
+//! a compare-and-swap and that a list or a watch that failed never looks like an empty cluster.
+//!
+//! It never names netlink, a device or a route: what the kernel should make of the leases is the `overlay` crate's.
+
+mod config;
+mod key;
+mod mac;
+mod record;
+pub mod store;
+mod subnet;
+mod units;
+
+pub use config::{Backend, NetworkConfig, Pool, VxlanConfig};
+pub use key::{KeyError, LeaseKey};
+pub use mac::{MacAddr, MacError};
+pub use record::{BackendType, LeaseRecord, Owner, OwnerError, RecordError, VtepData};
+pub use store::{Entry, Event, Expiry, LeaseStore};
+pub use subnet::{Subnet, SubnetError};
+pub use units::{Mtu, Revision, Vni, VniError};

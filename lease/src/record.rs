@@ -1,0 +1,111 @@
+//! What a host says of itself in its lease.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use crate::{MacAddr, Vni};
+
+/// One host's lease record, the value under its key, as far as loden reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// Where the host is reached over IPv4. None where flannel writes `0.0.0.0`, in an IPv6-only network.
+    pub public_ip: Option<Ipv4Addr>,
+    /// Where the host is reached over IPv6.
+    pub public_ipv6: Option<Ipv6Addr>,
+    /// How the host carries traffic.
+    pub backend: BackendType,
+    /// Its IPv4 VTEP.
+    pub vtep: Option<VtepData>,
+    /// Its IPv6 VTEP.
+    pub vtep_v6: Option<VtepData>,
+    /// Which host wrote the record; none where flanneld did.
+    pub owner: Option<Owner>,
+}
+
+/// The backend that a record names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackendType {
+    /// `vxlan`.
+    Vxlan,
+    /// `host-gw`.
+    HostGw,
+    /// None, as flannel's `alloc` writes it.
+    Alloc,
+    /// One that loden does not speak.
+    Other(Box<str>),
+}
+
+/// The VXLAN tunnel endpoint that a record names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VtepData {
+    /// Its network identifier.
+    pub vni: Vni,
+    /// The address that frames to it carry.
+    pub mac: MacAddr,
+}
+
+/// A host's identity: the same after a restart, a reboot or a change of address; different on a clone with another network card.
+///
+/// Written into the lease record as 32 hex digits, in a field that flanneld ignores.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner([u8; 16]);
+
+/// The text is not 32 hex digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no owner identity: 32 hex digits are wanted")]
+pub struct OwnerError(String);
+
+impl Owner {
+    /// The identity with these bytes, usually part of a digest.
+    #[must_use]
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = OwnerError;
+
+    fn from_str(text: &str) -> Result<Self, OwnerError> {
+        if text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let number = u128::from_str_radix(text, 16).map_err(|_| OwnerError(text.to_owned()))?;
+            Ok(Self(number.to_be_bytes()))
+        } else {
+            Err(OwnerError(text.to_owned()))
+        }
+    }
+}
+
+/// Why a value is not a lease record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Not JSON, or a field of another type than it should have.
+    #[error("not a lease record: {0}")]
+    Json(String),
+    /// A field that has to be there is not.
+    #[error("lacks {0}")]
+    Missing(&'static str),
+    /// A field's text cannot be read.
+    #[error("{field} is {value:?}: {reason}")]
+    Field {
+        /// The field's name in the JSON.
+        field: &'static str,
+        /// What stands there.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
