@@ -1,1 +1,26 @@
-//! x
+//! The overlay on this host: what the kernel should hold for it, what it holds, and the plan between the two.
+//!
+//! ```text
+//! leases ─▶ Peers ─▶ Desired ─┐
+//!                             ├─▶ plan ─▶ Kernel::apply ─┐
+//! kernel dump + events ─▶ Observed ─┘                    │
+//!        ▲───────── every change, by whomever ◀──────────┘
+//! ```
+//!
+//! One [`Reconciler`] owns one VTEP, of one address family, and all that hangs on it. This crate promises that nothing
+//! it does not own is ever touched, that nothing is deleted on partial knowledge, and that it acts on what the kernel
+//! says rather than on what it remembers having written.
+//!
+//! It sees only the `lease` crate's vocabulary, never a store.
+
+mod device;
+mod entry;
+mod kernel;
+mod observed;
+mod op;
+
+pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
+pub use entry::{FdbTo, Key, RouteKey, RouteTo, TABLE_MAIN};
+pub use kernel::{Event, Failure, Kernel, KernelError, Scope};
+pub use observed::Observed;
+pub use op::Op;

@@ -1,0 +1,87 @@
+//! The entries that hang on a VTEP: FDB, neighbour, route.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use lease::{MacAddr, Subnet};
+
+/// The routing table that overlay routes go to: `RT_TABLE_MAIN` (include/uapi/linux/rtnetlink.h).
+pub const TABLE_MAIN: u32 = 254;
+
+/// What one thing in the kernel is known by. In the order in which things are put; they are deleted the other way round.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// Forwarding between interfaces, for the VTEP's address family.
+    Forwarding,
+    /// The VTEP with its attributes and addresses.
+    Device,
+    /// The FDB entry of this MAC: where frames to it are sent.
+    Fdb(MacAddr),
+    /// The neighbour entry of this address: which MAC it has.
+    Neighbour(IpAddr),
+    /// The route with this key.
+    Route(RouteKey),
+}
+
+/// What a route of one table is known by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// Its destination.
+    pub prefix: Subnet,
+    /// Its metric (priority); part of the route's identity.
+    pub metric: u32,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteTo {
+    /// Its next hop; none for a route that is directly on the device.
+    pub gateway: Option<IpAddr>,
+    /// Whether the next hop is taken to be on the link without a check (`onlink`).
+    pub onlink: bool,
+    /// Who installed it (rtm_protocol).
+    pub protocol: u8,
+    /// Whether that is all there is to it. False with several next hops, a nexthop object, an encapsulation, metrics, a
+    /// preferred source, or another type than unicast.
+    pub plain: bool,
+}
+
+/// Where an FDB entry leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FdbTo {
+    /// The remote VTEP's address on the underlay.
+    pub dst: IpAddr,
+    /// Whether that is all there is to it, and it is permanent. False with a port, VNI, or interface of its own.
+    pub plain: bool,
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prefix, metric } = self;
+        write!(out, "{prefix} metric {metric}")
+    }
+}
+
+impl fmt::Debug for RouteKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forwarding => out.write_str("forwarding"),
+            Self::Device => out.write_str("device"),
+            Self::Fdb(mac) => write!(out, "fdb {mac}"),
+            Self::Neighbour(address) => write!(out, "neighbour {address}"),
+            Self::Route(key) => write!(out, "route {key}"),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}

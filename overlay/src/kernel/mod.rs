@@ -1,0 +1,156 @@
+//! The kernel, as far as the overlay speaks to it.
+
+use std::future::Future;
+use std::net::IpAddr;
+
+use lease::{MacAddr, Subnet};
+
+use crate::IfIndex;
+use crate::device::Device;
+use crate::entry::{FdbTo, RouteKey, RouteTo};
+use crate::observed::Observed;
+use crate::op::Op;
+
+/// What part of the kernel is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// The VTEP's name.
+    pub device: String,
+    /// The overlay network: its family is the one that neighbours and routes are read of, and routes for parts of it
+    /// that leave by another interface are seen as foreign.
+    pub network: Subnet,
+    /// The interface that carries the tunnel: its changes are told as [`Event::Underlay`].
+    pub underlay: Option<IfIndex>,
+}
+
+/// What the kernel says has changed, whoever changed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The family's forwarding was switched on or off.
+    Forwarding(bool),
+    /// The device under the VTEP's name is there now, or was changed.
+    Device(Device),
+    /// The device is gone, and all that hung on it. (The kernel tells nothing of its IPv4 routes.)
+    DeviceGone,
+    /// An address of the device came or went.
+    Address {
+        /// The address.
+        address: IpAddr,
+        /// Its prefix length in bits.
+        len: u8,
+        /// Whether it is there now.
+        present: bool,
+    },
+    /// A neighbour entry of the device was put; none when it is gone or no longer permanent.
+    Neighbour {
+        /// Of this address.
+        address: IpAddr,
+        /// Its MAC now.
+        mac: Option<MacAddr>,
+    },
+    /// An FDB entry of the device was put; none when it is gone or no longer permanent.
+    Fdb {
+        /// Of this MAC.
+        mac: MacAddr,
+        /// Where it leads now.
+        to: Option<FdbTo>,
+    },
+    /// A route out of the device was put; none when it is gone.
+    Route {
+        /// With this key.
+        key: RouteKey,
+        /// Where it leads now.
+        to: Option<RouteTo>,
+    },
+    /// A route for a part of the overlay network that leads elsewhere was put; none when it is gone.
+    ForeignRoute {
+        /// With this key.
+        key: RouteKey,
+        /// By which interface it leaves now, where it does by one.
+        out: Option<Option<IfIndex>>,
+    },
+    /// The underlay's interface changed: its state, its MTU or its addresses.
+    Underlay,
+    /// Notifications were lost, or may have been: only a dump tells the truth now.
+    Lost,
+}
+
+/// One operation did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its index in the batch.
+    pub index: usize,
+    /// The kernel's error number (positive).
+    pub errno: i32,
+    /// What the kernel says, with its extended text where there is one.
+    pub reason: String,
+}
+
+/// The kernel could not be spoken to at all.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// We lack a right.
+    #[error("{call}: no permission: the capability {capability} is needed")]
+    Permission {
+        /// What was tried.
+        call: &'static str,
+        /// What is missing.
+        capability: &'static str,
+    },
+    /// The socket failed.
+    #[error("{call}: {source}")]
+    Io {
+        /// What was tried.
+        call: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No answer within the deadline.
+    #[error("{call}: the kernel did not answer within {seconds} s")]
+    Timeout {
+        /// What was tried.
+        call: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// An answer that cannot be read, or an error to a request that should not fail.
+    #[error("{call}: {reason}")]
+    Protocol {
+        /// What was tried.
+        call: &'static str,
+        /// What came back.
+        reason: String,
+    },
+}
+
+/// The kernel, or a model of it. The contract suite says what both keep to.
+///
+/// One task owns it: dumps, writes and events are never interleaved, so that a dump followed by the events behind it
+/// ends at the truth.
+pub trait Kernel: Send {
+    /// All that the kernel holds in the scope.
+    ///
+    /// # Errors
+    /// [`KernelError`]: a dump that failed or was interrupted too often is an error, never a short answer.
+    fn dump(&mut self) -> impl Future<Output = Result<Observed, KernelError>> + Send;
+
+    /// Applies the operations in order. One that fails does not keep the others from being tried; what is not in the
+    /// answer has succeeded. Deleting what is gone is success.
+    ///
+    /// # Errors
+    /// [`KernelError`] when it is not known what became of them.
+    fn apply(&mut self, ops: &[Op]) -> impl Future<Output = Result<Vec<Failure>, KernelError>> + Send;
+
+    /// Waits for notifications and appends them. Cancel safe: none is lost when it is dropped.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the notifications cannot be read any more.
+    fn wait_events(&mut self, events: &mut Vec<Event>) -> impl Future<Output = Result<(), KernelError>> + Send;
+
+    /// Appends the notifications that are there already, without waiting. After [`apply`](Self::apply) those that the
+    /// operations caused are there.
+    ///
+    /// # Errors
+    /// As [`wait_events`](Self::wait_events).
+    fn take_events(&mut self, events: &mut Vec<Event>) -> Result<(), KernelError>;
+}

@@ -1,0 +1,88 @@
+//! A mirror of what the kernel holds on one VTEP: filled by a dump, kept current by the kernel's own notifications.
+//!
+//! It is never a memory of what we wrote: only [`Kernel::dump`](crate::Kernel::dump) and [`Event`]s change it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lease::MacAddr;
+
+use crate::device::{Device, IfIndex};
+use crate::entry::{FdbTo, Key, RouteKey, RouteTo};
+use crate::kernel::Event;
+
+/// What the kernel holds on one VTEP.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// Whether the family's forwarding is on; none where that cannot be read.
+    pub forwarding: Option<bool>,
+    /// The device under the VTEP's name.
+    pub device: Option<Device>,
+    /// Its addresses of both families, with their prefix lengths.
+    pub addresses: BTreeSet<(IpAddr, u8)>,
+    /// Its permanent neighbour entries of the VTEP's family. What the kernel learned by itself is left out.
+    pub neighbours: BTreeMap<IpAddr, MacAddr>,
+    /// Its permanent unicast FDB entries.
+    pub fdb: BTreeMap<MacAddr, FdbTo>,
+    /// The main table's routes of the VTEP's family out of the device, less the kernel's own (`proto kernel`).
+    pub routes: BTreeMap<RouteKey, RouteTo>,
+    /// Routes for parts of the overlay network that lead elsewhere, with the interface that they leave by. Not ours.
+    pub foreign: BTreeMap<RouteKey, Option<IfIndex>>,
+}
+
+impl Observed {
+    /// Takes in one notification and names what it is about. None for those that concern no single key.
+    pub fn fold(&mut self, event: &Event) -> Option<Key> {
+        match event {
+            Event::Forwarding(on) => {
+                self.forwarding = Some(*on);
+                Some(Key::Forwarding)
+            }
+            Event::Device(device) => {
+                self.device = Some(device.clone());
+                Some(Key::Device)
+            }
+            Event::DeviceGone => {
+                let Self { forwarding: _, device, addresses, neighbours, fdb, routes, foreign: _ } = self;
+                *device = None;
+                addresses.clear();
+                neighbours.clear();
+                fdb.clear();
+                routes.clear();
+                Some(Key::Device)
+            }
+            Event::Address { address, len, present } => {
+                if *present {
+                    self.addresses.insert((*address, *len));
+                } else {
+                    self.addresses.remove(&(*address, *len));
+                }
+                Some(Key::Device)
+            }
+            Event::Neighbour { address, mac } => {
+                set(&mut self.neighbours, *address, *mac);
+                Some(Key::Neighbour(*address))
+            }
+            Event::Fdb { mac, to } => {
+                set(&mut self.fdb, *mac, *to);
+                Some(Key::Fdb(*mac))
+            }
+            Event::Route { key, to } => {
+                set(&mut self.routes, *key, *to);
+                Some(Key::Route(*key))
+            }
+            Event::ForeignRoute { key, out } => {
+                set(&mut self.foreign, *key, *out);
+                Some(Key::Route(*key))
+            }
+            Event::Underlay | Event::Lost => None,
+        }
+    }
+}
+
+fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}

@@ -1,0 +1,165 @@
+//! One change to the kernel, and the command that it equals.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use lease::{MacAddr, Mtu};
+
+use crate::device::VtepSpec;
+use crate::entry::{Key, RouteKey, RouteTo};
+
+/// One change to the kernel, all on the VTEP. Every `Put` is idempotent but for a new route; deleting what is gone is success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Switches forwarding on for the address family.
+    EnableForwarding {
+        /// IPv6 instead of IPv4.
+        ipv6: bool,
+    },
+    /// Creates the device, down, with all its attributes in one message.
+    CreateDevice(Box<VtepSpec>),
+    /// Deletes the device with all that hangs on it.
+    DelDevice,
+    /// Changes the tunnel's source address in place.
+    SetLocal(IpAddr),
+    /// Switches learning of source addresses on or off in place.
+    SetLearning(bool),
+    /// Changes the hardware address. While the device is up the kernel flushes its neighbour entries.
+    SetMac(MacAddr),
+    /// Changes the MTU.
+    SetMtu(Mtu),
+    /// Keeps the kernel from giving the device an IPv6 link-local address.
+    DisableLinkLocal,
+    /// Keeps the device from taking router advertisements.
+    DisableAcceptRa,
+    /// Puts an address with a full mask.
+    PutAddress(IpAddr),
+    /// Deletes an address.
+    DelAddress {
+        /// The address.
+        address: IpAddr,
+        /// Its prefix length in bits.
+        len: u8,
+    },
+    /// Sets the device up.
+    SetUp,
+    /// Puts an FDB entry, over another for the same MAC.
+    PutFdb {
+        /// The remote VTEP's MAC.
+        mac: MacAddr,
+        /// Its address on the underlay.
+        dst: IpAddr,
+    },
+    /// Deletes the FDB entry of a MAC.
+    DelFdb {
+        /// The remote VTEP's MAC.
+        mac: MacAddr,
+    },
+    /// Puts a permanent neighbour entry, over another for the same address.
+    PutNeighbour {
+        /// The remote subnet's network address.
+        address: IpAddr,
+        /// The remote VTEP's MAC.
+        mac: MacAddr,
+    },
+    /// Deletes a neighbour entry.
+    DelNeighbour {
+        /// The remote subnet's network address.
+        address: IpAddr,
+    },
+    /// Puts a route out of the device.
+    PutRoute {
+        /// Destination and metric.
+        key: RouteKey,
+        /// Next hop and protocol.
+        to: RouteTo,
+        /// Whether one of ours with the same key is replaced. If not, one that is there, whosever it is, is an error.
+        replace: bool,
+    },
+    /// Deletes a route out of the device.
+    DelRoute {
+        /// Destination and metric.
+        key: RouteKey,
+    },
+}
+
+impl Op {
+    /// What it changes.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::EnableForwarding { .. } => Key::Forwarding,
+            Self::CreateDevice(_)
+            | Self::DelDevice
+            | Self::SetLocal(_)
+            | Self::SetLearning(_)
+            | Self::SetMac(_)
+            | Self::SetMtu(_)
+            | Self::DisableLinkLocal
+            | Self::DisableAcceptRa
+            | Self::PutAddress(_)
+            | Self::DelAddress { .. }
+            | Self::SetUp => Key::Device,
+            Self::PutFdb { mac, .. } | Self::DelFdb { mac } => Key::Fdb(*mac),
+            Self::PutNeighbour { address, .. } | Self::DelNeighbour { address } => Key::Neighbour(*address),
+            Self::PutRoute { key, .. } | Self::DelRoute { key } => Key::Route(*key),
+        }
+    }
+
+    /// Prints as the `ip`, `bridge` or `sysctl` command that does the same to the device of this name.
+    #[must_use]
+    pub fn on<'a>(&'a self, device: &'a str) -> impl fmt::Display + 'a {
+        OnDevice { op: self, device }
+    }
+}
+
+struct OnDevice<'a> {
+    op: &'a Op,
+    device: &'a str,
+}
+
+impl fmt::Display for OnDevice<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { op, device } = self;
+        match op {
+            Op::EnableForwarding { ipv6: false } => write!(out, "sysctl -w net.ipv4.ip_forward=1"),
+            Op::EnableForwarding { ipv6: true } => write!(out, "sysctl -w net.ipv6.conf.all.forwarding=1"),
+            Op::CreateDevice(spec) => {
+                let VtepSpec { name, vni, port, local, gbp, learning, mac, mtu, address: _, network: _ } = spec.as_ref();
+                let learning = if *learning { "learning" } else { "nolearning" };
+                write!(out, "ip link add {name} mtu {mtu} address {mac} type vxlan id {vni} local {local} dstport {port} {learning}")?;
+                if *gbp { out.write_str(" gbp") } else { Ok(()) }
+            }
+            Op::DelDevice => write!(out, "ip link del {device}"),
+            Op::SetLocal(local) => write!(out, "ip link set {device} type vxlan local {local}"),
+            Op::SetLearning(true) => write!(out, "ip link set {device} type vxlan learning"),
+            Op::SetLearning(false) => write!(out, "ip link set {device} type vxlan nolearning"),
+            Op::SetMac(mac) => write!(out, "ip link set {device} address {mac}"),
+            Op::SetMtu(mtu) => write!(out, "ip link set {device} mtu {mtu}"),
+            Op::DisableLinkLocal => write!(out, "ip link set {device} addrgenmode none"),
+            Op::DisableAcceptRa => write!(out, "sysctl -w net/ipv6/conf/{device}/accept_ra=0"),
+            Op::PutAddress(address) => {
+                write!(out, "ip address replace {address}/{} dev {device}", if address.is_ipv4() { 32 } else { 128 })
+            }
+            Op::DelAddress { address, len } => write!(out, "ip address del {address}/{len} dev {device}"),
+            Op::SetUp => write!(out, "ip link set {device} up"),
+            Op::PutFdb { mac, dst } => write!(out, "bridge fdb replace {mac} dev {device} dst {dst} self permanent"),
+            Op::DelFdb { mac } => write!(out, "bridge fdb del {mac} dev {device} self"),
+            Op::PutNeighbour { address, mac } => write!(out, "ip neighbour replace {address} lladdr {mac} dev {device} nud permanent"),
+            Op::DelNeighbour { address } => write!(out, "ip neighbour del {address} dev {device}"),
+            Op::PutRoute { key: RouteKey { prefix, metric }, to, replace } => {
+                let RouteTo { gateway, onlink, protocol, plain: _ } = to;
+                write!(out, "ip route {} {prefix}", if *replace { "replace" } else { "add" })?;
+                if let Some(gateway) = gateway {
+                    write!(out, " via {gateway}")?;
+                }
+                write!(out, " dev {device}")?;
+                if *onlink {
+                    out.write_str(" onlink")?;
+                }
+                write!(out, " proto {protocol} metric {metric}")
+            }
+            Op::DelRoute { key: RouteKey { prefix, metric } } => write!(out, "ip route del {prefix} dev {device} metric {metric}"),
+        }
+    }
+}
