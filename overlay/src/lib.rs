@@ -13,14 +13,23 @@
 //!
 //! It sees only the `lease` crate's vocabulary, never a store.
 
+mod desired;
 mod device;
 mod entry;
 mod kernel;
 mod observed;
 mod op;
+mod peers;
+pub mod plan;
+mod reconcile;
+mod retry;
 
+pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
 pub use entry::{FdbTo, Key, RouteKey, RouteTo, TABLE_MAIN};
 pub use kernel::{Event, Failure, Kernel, KernelError, Scope};
 pub use observed::Observed;
 pub use op::Op;
+pub use peers::{Local, MASS_FLOOR, MASS_HOLD, Notice, Peers, Reject, Verdict, judge};
+pub use reconcile::{BATCH, Counts, Heal, Reconciler, State, Step, Totals, kind_of};
+pub use retry::{FIGHT_AFTER, FIRST_DELAY, LONGEST_DELAY, PEACE_AFTER, Retries, Trouble};

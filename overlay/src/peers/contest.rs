@@ -1,0 +1,143 @@
+//! Good claims, and which of them are in force when they conflict.
+//!
+//! Two claims conflict when their subnets overlap, or when one MAC is at two addresses: the kernel's FDB can hold only one.
+//! The older is in force (by the store's creation revision, then by key), so that all hosts agree, whatever order they
+//! heard them in. The younger waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lease::{LeaseKey, Revision, Subnet};
+
+use super::judge::Reject;
+use crate::desired::{Desired, Peer};
+use crate::entry::Key;
+
+/// One lease's good claim to be a peer.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) created: Revision,
+    pub(super) peer: Peer,
+    /// The last snapshot that named it.
+    pub(super) generation: u32,
+    /// Whether its peer is in `Desired`; else an older claim is in its way.
+    in_force: bool,
+}
+
+/// What settling a claim has changed.
+pub(super) enum Outcome {
+    /// It is in force now.
+    Won(LeaseKey),
+    /// It waits, and why.
+    Lost(LeaseKey, Reject),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Contest {
+    claims: BTreeMap<LeaseKey, Claim>,
+    /// Whose the subnets in force are.
+    owners: BTreeMap<Subnet, LeaseKey>,
+    /// Who waits for whom: a hint, checked when it is used.
+    waiting: BTreeMap<LeaseKey, BTreeSet<LeaseKey>>,
+}
+
+impl Contest {
+    pub(super) fn get_mut(&mut self, key: LeaseKey) -> Option<&mut Claim> {
+        self.claims.get_mut(&key)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.claims.len()
+    }
+
+    /// The claims that the given snapshot did not name.
+    pub(super) fn missing(&self, generation: u32) -> impl Iterator<Item = (LeaseKey, Subnet)> + '_ {
+        self.claims.iter().filter(move |(_, claim)| claim.generation != generation).map(|(key, claim)| (*key, claim.peer.subnet))
+    }
+
+    /// Says that the peer, which is in `Desired` already, is this lease's.
+    pub(super) fn vouch(&mut self, key: LeaseKey, created: Revision, peer: Peer, generation: u32) {
+        self.claims.insert(key, Claim { created, peer, generation, in_force: true });
+        self.owners.insert(peer.subnet, key);
+    }
+
+    /// Puts a claim in the place of the key's former one, and settles who is in force now.
+    pub(super) fn put(
+        &mut self,
+        key: LeaseKey,
+        created: Revision,
+        peer: Peer,
+        generation: u32,
+        desired: &mut Desired,
+        touch: &mut impl FnMut(Key),
+    ) -> Vec<Outcome> {
+        if let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.in_force && claim.peer == peer && claim.created == created) {
+            claim.generation = generation;
+            return vec![Outcome::Won(key)];
+        }
+        let mut again = self.release(key, desired, touch);
+        self.claims.insert(key, Claim { created, peer, generation, in_force: false });
+        again.insert((created, key));
+        self.settle(again, desired, touch)
+    }
+
+    /// Takes the key's claim away, and settles who is in force now.
+    pub(super) fn del(&mut self, key: LeaseKey, desired: &mut Desired, touch: &mut impl FnMut(Key)) -> Vec<Outcome> {
+        let again = self.release(key, desired, touch);
+        self.claims.remove(&key);
+        self.settle(again, desired, touch)
+    }
+
+    /// Takes a claim out of force, and names those that waited for that.
+    fn release(&mut self, key: LeaseKey, desired: &mut Desired, touch: &mut impl FnMut(Key)) -> BTreeSet<(Revision, LeaseKey)> {
+        let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.in_force) else { return BTreeSet::new() };
+        claim.in_force = false;
+        desired.del(claim.peer.subnet, touch);
+        self.owners.remove(&claim.peer.subnet);
+        let waiters = self.waiting.remove(&key).unwrap_or_default();
+        waiters.into_iter().filter_map(|waiter| Some((self.claims.get(&waiter)?.created, waiter))).collect()
+    }
+
+    /// Works off claims that are not in force, the oldest first, until each is or has to wait.
+    fn settle(&mut self, mut again: BTreeSet<(Revision, LeaseKey)>, desired: &mut Desired, touch: &mut impl FnMut(Key)) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        while let Some((created, key)) = again.pop_first() {
+            let Some(peer) = self.claims.get(&key).filter(|claim| !claim.in_force).map(|claim| claim.peer) else { continue };
+            match self.rival(peer, desired) {
+                None => {
+                    desired.put(peer, touch);
+                    self.owners.insert(peer.subnet, key);
+                    if let Some(claim) = self.claims.get_mut(&key) {
+                        claim.in_force = true;
+                    }
+                    outcomes.push(Outcome::Won(key));
+                }
+                // The older is in force: wait for it.
+                Some((rival, rivals_age, reason)) if (rivals_age, rival) < (created, key) => {
+                    self.waiting.entry(rival).or_default().insert(key);
+                    outcomes.push(Outcome::Lost(key, reason));
+                }
+                // The younger is: it goes, and both are looked at again, this one first.
+                Some((rival, rivals_age, _)) => {
+                    again.extend(self.release(rival, desired, touch));
+                    again.insert((rivals_age, rival));
+                    again.insert((created, key));
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// A claim in force that conflicts with this peer, and what is to be said of the peer if it is the one to wait.
+    fn rival(&self, peer: Peer, desired: &Desired) -> Option<(LeaseKey, Revision, Reject)> {
+        let owner = |subnet: Subnet| {
+            let key = *self.owners.get(&subnet)?;
+            Some((key, self.claims.get(&key)?.created))
+        };
+        if let Some((key, created)) = desired.overlapping(peer.subnet).and_then(|other| owner(other.subnet)) {
+            return Some((key, created, Reject::Overlaps(key)));
+        }
+        let other = desired.holder(peer.mac).filter(|other| other.dst != peer.dst)?;
+        let (key, created) = owner(other.subnet)?;
+        Some((key, created, Reject::SameMac { mac: peer.mac, key }))
+    }
+}

@@ -1,0 +1,277 @@
+//! The lease set: which leases are peers of this host, folded from what the store's watch says.
+//!
+//! - A bad record is rejected with its key and a reason. It touches no other peer, and the last good record of its own
+//!   lease stays in force.
+//! - Of two leases that conflict (overlapping subnets, one MAC at two addresses) the older is in force, on every host
+//!   and in whatever order they came. The younger waits, and takes its place when the conflict is gone.
+//! - Nothing is taken away on the word of an incomplete snapshot, nor, for [`MASS_HOLD`], on the word of one in which
+//!   most peers are missing at once. Explicit deletes and expiries pass.
+//! - What the kernel already carries when the agent starts is *inherited*: it stays as it is until the first complete
+//!   snapshot says otherwise.
+
+mod contest;
+mod judge;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use lease::{BackendType, Entry, Event, LeaseKey, Subnet};
+
+use crate::desired::{Desired, Peer};
+use crate::entry::Key;
+use contest::{Contest, Outcome};
+pub use judge::{Local, Reject, Verdict, judge};
+
+/// Fewer peers than this may be missing from a snapshot without being held: hosts do leave while nobody watches.
+pub const MASS_FLOOR: usize = 3;
+
+/// How long peers stay in force that a snapshot suddenly does not name. Long enough for hosts to claim their leases
+/// again after the store was lost, short enough to be waited for.
+pub const MASS_HOLD: Duration = Duration::from_secs(300);
+
+/// Something that a person may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A lease's record was rejected, for another reason than before.
+    Rejected(LeaseKey, Reject),
+    /// A lease that had been rejected is a peer now.
+    Recovered(LeaseKey),
+    /// A lease is of a host that does not use VXLAN.
+    OtherBackend(LeaseKey, BackendType),
+    /// A key that names no subnet was put.
+    Stray(String),
+    /// Most peers are missing from a snapshot: they stay for now.
+    Held {
+        /// How many are missing.
+        missing: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// The hold is over: so many peers were taken away after all.
+    HoldOver(usize),
+}
+
+/// Which leases are peers. What they call for is kept in a [`Desired`] that every call is given.
+#[derive(Debug)]
+pub struct Peers {
+    local: Local,
+    contest: Contest,
+    /// Peers of the kernel's that no lease has vouched for yet.
+    inherited: BTreeSet<Subnet>,
+    rejected: BTreeMap<LeaseKey, Rejected>,
+    generation: u32,
+    complete: bool,
+    held_until: Option<Instant>,
+    strays: u64,
+    notices: Vec<Notice>,
+}
+
+#[derive(Debug)]
+struct Rejected {
+    reason: Reject,
+    /// The last snapshot that named it.
+    generation: u32,
+}
+
+impl Peers {
+    /// No peers yet, for this host.
+    #[must_use]
+    pub fn new(local: Local) -> Self {
+        Self {
+            local,
+            contest: Contest::default(),
+            inherited: BTreeSet::new(),
+            rejected: BTreeMap::new(),
+            generation: 0,
+            complete: false,
+            held_until: None,
+            strays: 0,
+            notices: Vec::new(),
+        }
+    }
+
+    /// This host's place.
+    #[must_use]
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// Whether a whole snapshot has been seen: before that nothing may be deleted.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The rejected leases with their reasons.
+    pub fn rejected(&self) -> impl ExactSizeIterator<Item = (LeaseKey, &Reject)> {
+        self.rejected.iter().map(|(key, rejected)| (*key, &rejected.reason))
+    }
+
+    /// How many keys that name no subnet have been put.
+    #[must_use]
+    pub fn strays(&self) -> u64 {
+        self.strays
+    }
+
+    /// Until when peers are held that the last snapshot did not name.
+    #[must_use]
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held_until
+    }
+
+    /// The subnets of the peers that the last snapshot did not name.
+    pub fn held(&self) -> impl Iterator<Item = Subnet> + '_ {
+        let missing = self.contest.missing(self.generation).map(|(_, subnet)| subnet).chain(self.inherited.iter().copied());
+        self.held_until.is_some().then_some(missing).into_iter().flatten()
+    }
+
+    /// What has happened since this was last asked.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Takes in what the kernel already carries, before the store has said anything.
+    pub fn inherit(&mut self, peers: impl IntoIterator<Item = Peer>, desired: &mut Desired) {
+        for peer in peers {
+            let free = desired.overlapping(peer.subnet).is_none() && desired.holder(peer.mac).is_none_or(|other| other.dst == peer.dst);
+            if free && !self.complete && judge::check(&self.local, peer).is_ok() {
+                desired.put(peer, &mut |_| ());
+                self.inherited.insert(peer.subnet);
+            }
+        }
+    }
+
+    /// Takes in one event of the store's watch.
+    pub fn fold(&mut self, event: &Event, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
+        match event {
+            Event::Init => self.generation = self.generation.wrapping_add(1),
+            Event::InitApply(entry) | Event::Apply(entry) => self.apply(entry, desired, touch),
+            Event::InitDone(_) => self.done(desired, now, touch),
+            Event::Delete(key) => self.del(*key, desired, touch),
+            Event::Stray(key) => {
+                self.strays += 1;
+                self.notices.push(Notice::Stray(key.clone()));
+            }
+        }
+    }
+
+    /// Ends a hold whose time has come.
+    pub fn tick(&mut self, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
+        if self.held_until.is_some_and(|until| until <= now) {
+            let gone = self.sweep(desired, touch);
+            self.notices.push(Notice::HoldOver(gone));
+        }
+    }
+
+    fn apply(&mut self, entry: &Entry, desired: &mut Desired, touch: &mut impl FnMut(Key)) {
+        let Entry { key, created, .. } = *entry;
+        match judge(&self.local, entry) {
+            Verdict::Peer(peer) => {
+                self.clear_inherited(peer, desired, touch);
+                let outcomes = self.contest.put(key, created, peer, self.generation, desired, touch);
+                self.note(outcomes);
+            }
+            Verdict::Reject(reason) => {
+                self.keep_last_good(entry, desired);
+                self.reject(key, reason);
+            }
+            Verdict::None(backend) => {
+                if let Some(backend) = backend {
+                    self.notices.push(Notice::OtherBackend(key, backend));
+                }
+                self.del(key, desired, touch);
+            }
+        }
+    }
+
+    fn del(&mut self, key: LeaseKey, desired: &mut Desired, touch: &mut impl FnMut(Key)) {
+        self.rejected.remove(&key);
+        let outcomes = self.contest.del(key, desired, touch);
+        self.note(outcomes);
+        if let Some(subnet) = self.subnet_of(key).filter(|subnet| self.inherited.remove(subnet)) {
+            desired.del(subnet, touch);
+        }
+    }
+
+    /// A snapshot is complete: what it did not name is gone, unless that is most of what there was.
+    fn done(&mut self, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
+        self.complete = true;
+        let generation = self.generation;
+        self.rejected.retain(|_, rejected| rejected.generation == generation);
+        let missing = self.contest.missing(generation).count() + self.inherited.len();
+        let of = self.contest.len() + self.inherited.len();
+        if missing >= MASS_FLOOR && missing * 2 > of {
+            let until = *self.held_until.get_or_insert(now + MASS_HOLD);
+            if until > now {
+                self.notices.push(Notice::Held { missing, of });
+                return;
+            }
+        }
+        self.sweep(desired, touch);
+    }
+
+    /// Takes away what the last snapshot did not name.
+    fn sweep(&mut self, desired: &mut Desired, touch: &mut impl FnMut(Key)) -> usize {
+        self.held_until = None;
+        for subnet in &self.inherited {
+            desired.del(*subnet, touch);
+        }
+        let missing: Vec<_> = self.contest.missing(self.generation).map(|(key, _)| key).collect();
+        let gone = missing.len() + self.inherited.len();
+        self.inherited.clear();
+        for key in missing {
+            let outcomes = self.contest.del(key, desired, touch);
+            self.note(outcomes);
+        }
+        gone
+    }
+
+    /// The last good record of a lease stays in force while it is bad, also when only the kernel remembers it.
+    fn keep_last_good(&mut self, entry: &Entry, desired: &Desired) {
+        let generation = self.generation;
+        if let Some(claim) = self.contest.get_mut(entry.key) {
+            claim.generation = generation;
+        } else if let Some(peer) = self.subnet_of(entry.key).and_then(|subnet| desired.peer(subnet))
+            && self.inherited.remove(&peer.subnet)
+        {
+            self.contest.vouch(entry.key, entry.created, peer, generation);
+        }
+    }
+
+    /// A lease's claim goes before whatever the kernel happens to carry.
+    fn clear_inherited(&mut self, peer: Peer, desired: &mut Desired, touch: &mut impl FnMut(Key)) {
+        if self.inherited.is_empty() {
+            return;
+        }
+        while let Some(other) = desired.overlapping(peer.subnet).filter(|other| self.inherited.remove(&other.subnet)) {
+            desired.del(other.subnet, touch);
+        }
+        while let Some(other) = desired.holder(peer.mac).filter(|other| other.dst != peer.dst && self.inherited.remove(&other.subnet)) {
+            desired.del(other.subnet, touch);
+        }
+    }
+
+    fn note(&mut self, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Lost(key, reason) => self.reject(key, reason),
+                Outcome::Won(key) => {
+                    if self.rejected.remove(&key).is_some() {
+                        self.notices.push(Notice::Recovered(key));
+                    }
+                }
+            }
+        }
+    }
+
+    fn reject(&mut self, key: LeaseKey, reason: Reject) {
+        let rejected = Rejected { reason: reason.clone(), generation: self.generation };
+        if self.rejected.insert(key, rejected).is_none_or(|before| before.reason != reason) {
+            self.notices.push(Notice::Rejected(key, reason));
+        }
+    }
+
+    fn subnet_of(&self, key: LeaseKey) -> Option<Subnet> {
+        if self.local.network.is_ipv4() { key.v4() } else { key.v6() }
+    }
+}
