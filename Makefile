@@ -1,0 +1,93 @@
+# The only entry point, for people and for CI. `make` alone says what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# Debian keeps ip and nft in sbin, which an ordinary account does not search; rustup's place may not be searched either.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+SETUP := tests/support/setup
+# Runs its arguments in namespaces of their own: what tests and demo do to the network, they do in there.
+SANDBOX := $(CURDIR)/tests/support/sandbox
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER = $(SANDBOX)
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER = $(SANDBOX)
+
+# `make test TESTS=restart` runs the tests with that in their name.
+TESTS ?=
+# How many leases `make bench` measures with.
+SIZES ?= 1000,5000,20000,50000
+# How long `make fuzz` stays with each target.
+FUZZ_SECONDS ?= 30
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+
+.PHONY: help build demo playground test lint fmt bench fuzz doc install clean
+
+help: ## say what each target does (this)
+	@echo 'loden: a VXLAN overlay agent, a drop-in replacement for flanneld. Targets:'
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## build the binary: target/release/loden
+	@$(SETUP) rust build
+	cargo build --release -p loden
+
+demo: ## several hosts on this machine, and the proof that they reach each other; leaves nothing behind
+	@$(SETUP) rust build sandbox etcd
+	cargo build --release -p loden -p demo
+	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/demo
+
+playground: ## the demo's hosts, left up for you to try things on, until you leave
+	@$(SETUP) rust build sandbox etcd
+	cargo build --release -p loden -p demo
+	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/playground
+
+test: ## all tests, in namespaces of their own, with and without root (TESTS=name for some)
+	@$(SETUP) rust build sandbox etcd
+	cargo build --workspace --bins --tests
+	LODEN_BIN=$(TARGET)/debug/loden cargo test --workspace --no-fail-fast -- $(TESTS) 2>&1 | tests/support/tally
+
+lint: ## formatting, clippy, documentation, dependencies, scripts, links; all warnings are errors
+	@$(SETUP) rust build lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
+	tests/support/check-deps
+	shellcheck $$(grep -lE '^#!/bin/(ba)?sh' -r .ci tests/support manifests)
+	tests/support/check-links
+
+fmt: ## format the code
+	@$(SETUP) rust
+	cargo fmt --all
+
+bench: ## the figures of docs/performance.md (SIZES=1000,5000,... leases)
+	@$(SETUP) rust build sandbox etcd
+	cargo build --release -p loden -p bench
+	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/bench --sizes $(SIZES)
+
+fuzz: ## fuzz whatever parses what others wrote (FUZZ_SECONDS each; needs a nightly toolchain)
+	@$(SETUP) rust build fuzz
+	tests/support/fuzz $(FUZZ_SECONDS)
+
+doc: ## the crates' documentation: target/doc
+	@$(SETUP) rust build
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+
+install: build ## install binary, flanneld link and systemd unit (PREFIX=/usr/local, DESTDIR=)
+	@flanneld='$(DESTDIR)$(BINDIR)/flanneld'; \
+	if [[ -e $$flanneld && $$(readlink "$$flanneld") != loden ]]; then \
+		echo "install: $$flanneld is not ours: move it away first, or choose another PREFIX" >&2; exit 1; \
+	fi
+	install -D -m 755 $(TARGET)/release/loden '$(DESTDIR)$(BINDIR)/loden'
+	ln -sfn loden '$(DESTDIR)$(BINDIR)/flanneld'
+	install -d '$(DESTDIR)$(UNITDIR)'
+	sed 's|@BINDIR@|$(BINDIR)|' manifests/systemd/loden.service.in > '$(DESTDIR)$(UNITDIR)/loden.service'
+	chmod 644 '$(DESTDIR)$(UNITDIR)/loden.service'
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf tests/fuzz/target tests/fuzz/artifacts
