@@ -1,7 +1,7 @@
 //! A real etcd.
 
 use std::fs::OpenOptions;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -56,9 +56,18 @@ pub struct TlsFiles {
 #[derive(Debug)]
 struct Place {
     namespace: Option<Arc<Namespace>>,
+    listener: String,
     clients: String,
     peers: String,
     files: TempDir,
+}
+
+impl Place {
+    /// Whether something listens.
+    fn connect(&self) -> Result<()> {
+        let connect = || Ok(TcpStream::connect(&self.listener).map(drop)?);
+        self.namespace.as_ref().map_or_else(connect, |namespace| namespace.within(connect))
+    }
 }
 
 impl Etcd {
@@ -80,6 +89,7 @@ impl Etcd {
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let place = Place {
             namespace,
+            listener: format!("{address}:{clients}"),
             clients: format!("{scheme}://{address}:{clients}"),
             peers: format!("http://127.0.0.1:{peers}"),
             files: new_files()?,
@@ -178,7 +188,12 @@ impl Etcd {
         let mut ended = None;
         wait_for("etcd to serve", START, || {
             ended = self.process.ended()?;
-            if ended.is_some() { Ok(()) } else { self.ctl(&["--dial-timeout=1s", "endpoint", "health"]).map(drop) }
+            if ended.is_some() {
+                return Ok(());
+            }
+            // etcdctl that meets a closed port tries again only after a second.
+            self.place.connect()?;
+            self.ctl(&["--dial-timeout=1s", "endpoint", "health"]).map(drop)
         })
         .and_then(|()| ended.map_or(Ok(()), |how| Err(anyhow!("etcd has ended: {how}"))))
         .with_context(|| format!("its log: {}", std::fs::read_to_string(log).unwrap_or_default()))
@@ -190,7 +205,7 @@ fn new_files() -> Result<TempDir> {
 }
 
 fn launch(place: &Place, options: &EtcdOptions) -> Result<Process> {
-    let Place { namespace: _, clients, peers, files } = place;
+    let Place { namespace: _, listener: _, clients, peers, files } = place;
     let mut command = program(place, "etcd")?;
     command.args(["--name", "lab", "--listen-client-urls", clients, "--advertise-client-urls", clients]);
     command.args(["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]);
