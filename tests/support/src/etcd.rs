@@ -209,6 +209,8 @@ fn launch(place: &Place, options: &EtcdOptions) -> Result<Process> {
     let mut command = program(place, "etcd")?;
     command.args(["--name", "lab", "--listen-client-urls", clients, "--advertise-client-urls", clients]);
     command.args(["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]);
+    // With nobody to elect but itself, a member need not wait a second before it does. Five heartbeats are the least.
+    command.args(["--heartbeat-interval", "10", "--election-timeout", "50"]);
     command.args(["--initial-cluster", &format!("lab={peers}"), "--data-dir"]).arg(files.path().join("data"));
     if let Some(TlsFiles { ca, cert, key, ask_clients }) = &options.tls {
         command.arg("--cert-file").arg(cert).arg("--key-file").arg(key).arg("--trusted-ca-file").arg(ca);
