@@ -1,0 +1,79 @@
+//! Steps 4 and 5: what somebody deletes comes back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use testkit::{Host, Table, Watch, wait_for};
+
+use crate::cast::{Cast, PATIENCE, VTEP};
+use crate::tale::{Tale, time};
+
+pub(crate) fn device(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
+    tale.step(&format!("Somebody deletes {VTEP} on h2"));
+    let mut mesh = cast.mesh()?;
+    let member = cast.member("h2")?;
+    let before = (member.vtep()?, member.entries()?);
+    let start = Instant::now();
+    member.host.run(&["ip", "link", "del", VTEP])?;
+    mesh.wait_whole(PATIENCE)?;
+    let took = start.elapsed();
+    let vtep = member.vtep()?;
+    ensure!(vtep.index != before.0.index, "{VTEP} was not deleted at all");
+    ensure!(vtep.mac == before.0.mac && vtep.mtu == before.0.mtu, "{VTEP} came back as another: {} MTU {}", vtep.mac, vtep.mtu);
+    same_entries(cast, "h2", &before.1)?;
+    tale.figure("device deleted, until all containers reach all", time(took), "with its MAC, and every entry as before");
+    Ok(())
+}
+
+pub(crate) fn entries(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
+    tale.step("Somebody deletes routes, neighbours, FDB entries");
+    tale.say("One at a time, each peer's on each host; timed by the kernel's own notifications of deletion and return.");
+    let kinds = [(Table::Route, "a route"), (Table::Neighbour, "a neighbour"), (Table::Fdb, "an FDB entry")];
+    for (table, kind) in kinds {
+        let mut outages = Vec::new();
+        for index in 0..cast.members.len() {
+            let member = cast.members.get(index).context("a host is missing")?;
+            let name = member.host.name().to_owned();
+            cast.suspect = Some(name.clone());
+            let before = member.entries()?;
+            for deletion in deletions(&member.host, table)? {
+                let watch = Watch::new(&member.host)?;
+                let words: Vec<&str> = deletion.split(' ').collect();
+                member.host.run(&words)?;
+                outages.push(watch.outage(table, PATIENCE).with_context(|| format!("on {name}, after {deletion}"))?);
+            }
+            same_entries(cast, &name, &before)?;
+        }
+        outages.sort();
+        let median = outages.get(outages.len() / 2).context("there was nothing to delete")?;
+        let worst = outages.last().map_or(Duration::ZERO, |worst| *worst);
+        tale.figure(
+            &format!("{kind} deleted, until it is back"),
+            time(*median),
+            &format!("median of {}; the longest {}", outages.len(), time(worst)),
+        );
+    }
+    Ok(())
+}
+
+/// The commands that delete each peer's entry of this kind.
+fn deletions(host: &Host, table: Table) -> Result<Vec<String>> {
+    let (list, verb): (&[&str], _) = match table {
+        Table::Route => (&["ip", "route", "show", "dev", VTEP], "ip route del"),
+        Table::Neighbour => (&["ip", "neigh", "show", "dev", VTEP, "nud", "permanent"], "ip neigh del"),
+        Table::Fdb => (&["bridge", "fdb", "show", "dev", VTEP], "bridge fdb del"),
+    };
+    let text = host.run(list)?;
+    // Each line begins with the entry's key; the device is what is missing to make it a command.
+    Ok(text.lines().filter_map(|line| line.split(' ').next()).map(|key| format!("{verb} {key} dev {VTEP}")).collect())
+}
+
+/// The last of several entries may come back after traffic flows again.
+fn same_entries(cast: &Cast, name: &str, before: &[String]) -> Result<()> {
+    let member = cast.members.iter().find(|member| member.host.name() == name).context("the host is missing")?;
+    wait_for(&format!("the entries on {name} to be as before"), PATIENCE, || {
+        let now = member.entries()?;
+        ensure!(now == before, "before: {before:#?}; now: {now:#?}");
+        Ok(())
+    })
+}

@@ -1,0 +1,67 @@
+//! Which agent to start, and how.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::Etcd;
+
+/// The program of an agent, its arguments and environment.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    pub(crate) program: PathBuf,
+    pub(crate) verb: Option<&'static str>,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+impl AgentOptions {
+    /// `loden agent` on this store, with the health server on. The program is `$LODEN_BIN`, else the `loden` of the build
+    /// that the running program is part of.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn loden(etcd: &Etcd) -> Result<Self> {
+        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new() }.on(etcd))
+    }
+
+    /// Another agent that takes the same flags, such as flanneld.
+    #[must_use]
+    pub fn other(program: impl Into<PathBuf>, etcd: &Etcd) -> Self {
+        Self { program: program.into(), verb: None, args: Vec::new(), env: Vec::new() }.on(etcd)
+    }
+
+    fn on(self, etcd: &Etcd) -> Self {
+        self.args(["--etcd-endpoints", etcd.endpoint()]).args(["--healthz-port", &crate::agent::HEALTH_PORT.to_string()])
+    }
+
+    /// With further arguments.
+    #[must_use]
+    pub fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// With an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// Test binaries lie in `target/PROFILE/deps`, the demo beside the agent in `target/PROFILE`.
+fn loden_binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("LODEN_BIN") {
+        return PathBuf::from(path).canonicalize().context("LODEN_BIN names no file");
+    }
+    let me = env::current_exe()?;
+    for folder in me.ancestors().skip(1).take(2) {
+        let candidate = folder.join("loden");
+        if candidate.is_file() {
+            return Ok(candidate);
+        }
+    }
+    bail!("no loden beside {}: run `make build`, or set LODEN_BIN", me.display())
+}
