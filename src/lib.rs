@@ -1,1 +1,3 @@
-//! x
+//! The loden agent: what it composes, says and serves.
+
+pub mod cli;
