@@ -1,3 +1,4 @@
 //! The loden agent: what it composes, says and serves.
 
 pub mod cli;
+pub mod subnet_env;

@@ -59,6 +59,14 @@ pub struct StatusOptions {
 #[error("{0}")]
 pub struct UsageError(String);
 
+impl UsageError {
+    /// One line whatever the words were: line ends and terminal escapes in them are shown, not sent.
+    fn new(text: impl AsRef<str>) -> Self {
+        let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        Self(text.as_ref().chars().map(shown).collect())
+    }
+}
+
 /// What `--version` prints.
 #[must_use]
 pub fn version() -> String {
@@ -84,15 +92,19 @@ pub fn parse(
         "agent".to_owned()
     } else {
         let name = if words.is_empty() { OsString::new() } else { words.remove(0) };
-        name.into_string().map_err(|name| UsageError(format!("{} is no command; see loden --help", name.to_string_lossy())))?
+        name.into_string().map_err(|name| UsageError::new(format!("{} is no command; see loden --help", name.to_string_lossy())))?
     };
     let mut program = program(as_flanneld);
     match name.as_str() {
-        "" => return Err(UsageError("a command is wanted: agent, status, plan, release, cleanup or version; see loden --help".to_owned())),
+        "" => {
+            return Err(UsageError::new(
+                "a command is wanted: agent, status, plan, release, cleanup or version; see loden --help".to_owned(),
+            ));
+        }
         "-version" | "--version" | "version" if words.is_empty() => return Ok(Invocation::Version),
         "-h" | "-help" | "--help" => return Ok(Invocation::Help(program.render_help().to_string())),
         flag if flag.starts_with('-') => {
-            return Err(UsageError(format!("{flag} stands before a command: write loden agent {flag}, or see loden --help")));
+            return Err(UsageError::new(format!("{flag} stands before a command: write loden agent {flag}, or see loden --help")));
         }
         _ => {}
     }
@@ -100,7 +112,7 @@ pub fn parse(
         return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
     };
     let given =
-        normalise(&words, environment, &specs).map_err(|error| UsageError(format!("{error}; see {}", help_of(&name, as_flanneld))))?;
+        normalise(&words, environment, &specs).map_err(|error| UsageError::new(format!("{error}; see {}", help_of(&name, as_flanneld))))?;
     let argv = [name].into_iter().chain(given.iter().map(argument));
     clap_says(program, argv, &given)
 }
@@ -115,12 +127,13 @@ fn clap_says(program: clap::Command, argv: impl Iterator<Item = String>, given: 
     match program.try_get_matches_from(full).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => invocation(cli.command),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Invocation::Help(error.render().to_string())),
-        Err(error) => Err(UsageError(one_line(&error, given))),
+        Err(error) => Err(UsageError::new(one_line(&error, given))),
     }
 }
 
 fn invocation(command: Command) -> Result<Invocation, UsageError> {
-    let options = |flags: Box<flags::AgentFlags>| Options::try_from(*flags).map(Box::new).map_err(|error| UsageError(error.to_string()));
+    let options =
+        |flags: Box<flags::AgentFlags>| Options::try_from(*flags).map(Box::new).map_err(|error| UsageError::new(error.to_string()));
     Ok(match command {
         Command::Agent(flags) | Command::Plan(flags) | Command::Release(flags) | Command::Cleanup(flags) if flags.logging.version => {
             Invocation::Version

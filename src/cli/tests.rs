@@ -88,6 +88,7 @@ fn a_bad_flag_or_value_is_one_line_that_names_it_and_the_remedy() {
     assert!(refused(&["--v=lots"]).starts_with("--v: \"lots\""));
     assert!(refused(&["--healthz-ip=localhost"]).contains("\"localhost\" is no IP address"));
     assert!(refused(&["--iptables-resync=5s"]).starts_with("--iptables-resync:"));
+    assert!(!refused(&["--x\n\u{1b}[31m"]).contains(char::is_control));
     assert!(refused(&["--iface"]).contains("--iface needs a value"));
 }
 
