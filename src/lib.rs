@@ -1,1 +1,4 @@
-//! x
+//! The loden agent: what it composes, says and serves.
+
+pub mod cli;
+pub mod subnet_env;

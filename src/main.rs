@@ -1,2 +1,19 @@
-//! x
-fn main() {}
+//! Entry point: reads the command line and hands over.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use loden::cli::{self, Invocation};
+
+fn main() -> ExitCode {
+    let done = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(Invocation::Help(text)) => write!(std::io::stdout(), "{text}"),
+        Ok(Invocation::Version) => writeln!(std::io::stdout(), "{}", cli::version()),
+        Ok(other) => writeln!(std::io::stdout(), "{other:#?}"),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "loden: {error}");
+            return ExitCode::from(cli::EXIT_USAGE);
+        }
+    };
+    done.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}

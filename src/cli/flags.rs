@@ -1,0 +1,259 @@
+//! The command line as clap sees it: names, defaults and help, in the groups that `--help` shows.
+//!
+//! Values are parsed here, each by itself; what two flags mean together is settled in [`super::options`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::endpoint::{Endpoints, EtcdPrefix};
+use super::values::{IfaceSelector, RenewMargin, Secret, go_bool, ip, pattern, port, public_ipv4, public_ipv6, subnet_file};
+
+/// The heading of the flags that a subcommand other than `agent` takes, but has no use for.
+pub(super) const AGENT_ONLY: [&str; 3] = ["Lease and subnet file", "Health", "Accepted for later"];
+
+const AFTER_HELP: &str = "\
+Flags are written as flanneld takes them: -flag or --flag, with =VALUE or a VALUE after it; a boolean stands alone or takes =true or =false.
+Every flag can be given as a variable: FLANNELD_ and its name in upper case, with _ for -. --etcd-prefix is FLANNELD_ETCD_PREFIX. A flag wins over its variable.
+Exit codes: 0 done, 1 failed, 2 a flag or its value is wrong.";
+
+/// A VXLAN overlay agent, a drop-in replacement for flanneld.
+#[derive(Debug, Parser)]
+#[command(name = "loden", disable_version_flag = true, args_override_self = true)]
+#[command(
+    after_help = "`loden COMMAND --help` explains a command. Called by the name flanneld, loden is its agent: no command is wanted then."
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the agent: hold a subnet lease and keep the kernel in step with the other hosts' leases.
+    #[command(after_help = AFTER_HELP)]
+    Agent(Box<AgentFlags>),
+    /// Show what the running agent holds, sees and repairs. Exits 1 when it is not ready.
+    #[command(after_help = AFTER_HELP)]
+    Status(StatusFlags),
+    /// Print, as ip and bridge commands, what the agent would change on this host. Changes nothing.
+    #[command(after_help = AFTER_HELP)]
+    Plan(Box<AgentFlags>),
+    /// Give this host's lease back to the store.
+    #[command(after_help = AFTER_HELP)]
+    Release(Box<AgentFlags>),
+    /// Remove from the kernel all that is the agent's, and nothing else.
+    #[command(after_help = AFTER_HELP)]
+    Cleanup(Box<AgentFlags>),
+    /// Print the version.
+    Version,
+}
+
+/// What the agent takes. The commands that act in its place take it as well, so that its command line can be given to them.
+#[derive(Debug, Args)]
+pub(super) struct AgentFlags {
+    #[command(flatten)]
+    pub(super) etcd: EtcdFlags,
+    #[command(flatten)]
+    pub(super) interface: InterfaceFlags,
+    #[command(flatten)]
+    pub(super) lease: LeaseFlags,
+    #[command(flatten)]
+    pub(super) health: HealthFlags,
+    #[command(flatten)]
+    pub(super) logging: LoggingFlags,
+    #[command(flatten)]
+    pub(super) later: LaterFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Store (etcd v3)")]
+pub(super) struct EtcdFlags {
+    /// Where etcd answers, with a comma between
+    #[arg(long, value_name = "URLS", default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379")]
+    pub(super) etcd_endpoints: Endpoints,
+    /// What all of the cluster's keys begin with
+    #[arg(long, value_name = "PREFIX", default_value = "/coreos.com/network")]
+    pub(super) etcd_prefix: EtcdPrefix,
+    /// Certificates (PEM) of those who may vouch for etcd; enough by itself for TLS
+    #[arg(long, value_name = "FILE")]
+    pub(super) etcd_cafile: Option<PathBuf>,
+    /// This host's certificate (PEM), when etcd asks for one
+    #[arg(long, value_name = "FILE")]
+    pub(super) etcd_certfile: Option<PathBuf>,
+    /// The key to it (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(super) etcd_keyfile: Option<PathBuf>,
+    /// User, when etcd has authentication on
+    #[arg(long, value_name = "NAME")]
+    pub(super) etcd_username: Option<String>,
+    /// Its password, for all to see who may list processes: prefer a file
+    #[arg(long, value_name = "PASSWORD")]
+    pub(super) etcd_password: Option<Secret>,
+    /// A file that holds the password
+    #[arg(long, value_name = "FILE")]
+    pub(super) etcd_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Interface (default: the default route's)")]
+pub(super) struct InterfaceFlags {
+    /// Interface between the hosts, by name or address; can be repeated, the first that is there is taken
+    #[arg(long, value_name = "NAME|IP")]
+    pub(super) iface: Vec<IfaceSelector>,
+    /// Pattern for an address or a name, tried after every --iface; can be repeated
+    #[arg(long, value_name = "REGEX", value_parser = pattern)]
+    pub(super) iface_regex: Vec<regex::Regex>,
+    /// Take the interface and the address by which the kernel would reach this one
+    #[arg(long, value_name = "IP", value_parser = ip)]
+    pub(super) iface_can_reach: Option<IpAddr>,
+    /// Address that the other hosts reach this one at, when it is not the interface's
+    #[arg(long, value_name = "IPV4", value_parser = public_ipv4)]
+    pub(super) public_ip: Option<Ipv4Addr>,
+    /// The same for IPv6
+    #[arg(long, value_name = "IPV6", value_parser = public_ipv6)]
+    pub(super) public_ipv6: Option<Ipv6Addr>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Lease and subnet file")]
+pub(super) struct LeaseFlags {
+    /// Where the lease is written for CNI and Docker; the status socket stands beside it
+    #[arg(long, value_name = "FILE", default_value = SUBNET_FILE, value_parser = subnet_file)]
+    pub(super) subnet_file: PathBuf,
+    /// Renew the lease at the latest when this many minutes are left, 1 to 1439
+    #[arg(long, value_name = "MINUTES", default_value = "60")]
+    pub(super) subnet_lease_renew_margin: RenewMargin,
+}
+
+const SUBNET_FILE: &str = "/run/flannel/subnet.env";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Health")]
+pub(super) struct HealthFlags {
+    /// Address to serve /healthz, /readyz and /metrics on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = ip)]
+    pub(super) healthz_ip: IpAddr,
+    /// TCP port for them; 0 is off
+    #[arg(long, value_name = "PORT", default_value = "0", value_parser = port)]
+    pub(super) healthz_port: u16,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging and version")]
+pub(super) struct LoggingFlags {
+    /// How much to log: 0 what changes, 1 to 4 each operation, from 5 everything. RUST_LOG wins
+    #[arg(long = "v", value_name = "LEVEL", default_value = "0", allow_negative_numbers = true, value_parser = level)]
+    pub(super) verbosity: i32,
+    /// Print the version and exit
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool)]
+    pub(super) version: bool,
+}
+
+/// klog's level is a signed 32-bit number, so flanneld takes any.
+fn level(text: &str) -> Result<i32, String> {
+    text.parse().map_err(|_| format!("{text:?} is no level: a number is wanted, 0 to 5"))
+}
+
+/// What flanneld takes and this release does not act on yet. `--ip-masq` alone has an effect: `FLANNEL_IPMASQ` follows it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Accepted for later")]
+pub(super) struct LaterFlags {
+    /// Masquerade traffic that leaves the overlay. For now only told to CNI and Docker, by the subnet file
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) ip_masq: bool,
+    /// Masquerade without fully random ports
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) ip_masq_fully_random_disable: bool,
+    /// Let the overlay's traffic through the forward chain
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_parser = go_bool)]
+    pub(super) iptables_forward_rules: bool,
+    /// Seconds between two looks at the filter rules
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(super) iptables_resync: u64,
+    /// Put a blackhole route for the own subnet
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) ip_blackhole_route: bool,
+    /// Take leases from Kubernetes instead of etcd
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) kube_subnet_mgr: bool,
+    /// URL of the Kubernetes API
+    #[arg(long, value_name = "URL")]
+    pub(super) kube_api_url: Option<String>,
+    /// How to reach the Kubernetes API from outside of a cluster
+    #[arg(long, value_name = "FILE")]
+    pub(super) kubeconfig_file: Option<PathBuf>,
+    /// What the Node's annotations begin with
+    #[arg(long, value_name = "PREFIX", default_value = ANNOTATION_PREFIX)]
+    pub(super) kube_annotation_prefix: String,
+    /// The network configuration in Kubernetes mode
+    #[arg(long, value_name = "FILE", default_value = NET_CONF)]
+    pub(super) net_config_path: PathBuf,
+    /// Keep the Node's condition NetworkUnavailable
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_parser = go_bool)]
+    pub(super) set_node_network_unavailable: bool,
+    /// Log levels by file (klog)
+    #[arg(long, value_name = "SPEC")]
+    pub(super) vmodule: Option<String>,
+    /// Log a stack at this line (klog)
+    #[arg(long = "log_backtrace_at", value_name = "FILE:LINE")]
+    pub(super) log_backtrace_at: Option<String>,
+}
+
+const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
+const NET_CONF: &str = "/etc/kube-flannel/net-conf.json";
+
+fn seconds(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number of seconds"))
+}
+
+impl LaterFlags {
+    /// The flags that were given something else than their default and have no effect yet.
+    pub(super) fn without_effect(&self) -> Vec<&'static str> {
+        let Self {
+            ip_masq,
+            ip_masq_fully_random_disable,
+            iptables_forward_rules,
+            iptables_resync,
+            ip_blackhole_route,
+            kube_subnet_mgr,
+            kube_api_url,
+            kubeconfig_file,
+            kube_annotation_prefix,
+            net_config_path,
+            set_node_network_unavailable,
+            vmodule,
+            log_backtrace_at,
+        } = self;
+        [
+            (*ip_masq, "--ip-masq"),
+            (*ip_masq_fully_random_disable, "--ip-masq-fully-random-disable"),
+            (!*iptables_forward_rules, "--iptables-forward-rules"),
+            (*iptables_resync != 5, "--iptables-resync"),
+            (*ip_blackhole_route, "--ip-blackhole-route"),
+            (*kube_subnet_mgr, "--kube-subnet-mgr"),
+            (kube_api_url.is_some(), "--kube-api-url"),
+            (kubeconfig_file.is_some(), "--kubeconfig-file"),
+            (kube_annotation_prefix != ANNOTATION_PREFIX, "--kube-annotation-prefix"),
+            (net_config_path.as_os_str() != NET_CONF, "--net-config-path"),
+            (!*set_node_network_unavailable, "--set-node-network-unavailable"),
+            (vmodule.is_some(), "--vmodule"),
+            (log_backtrace_at.is_some(), "--log_backtrace_at"),
+        ]
+        .into_iter()
+        .filter_map(|(given, flag)| given.then_some(flag))
+        .collect()
+    }
+}
+
+/// What `status` takes.
+#[derive(Debug, Args)]
+pub(super) struct StatusFlags {
+    /// The agent's subnet file: its socket stands beside it
+    #[arg(long, value_name = "FILE", default_value = SUBNET_FILE, value_parser = subnet_file)]
+    pub(super) subnet_file: PathBuf,
+    /// Print the whole report as one JSON document
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool)]
+    pub(super) json: bool,
+}

@@ -1,0 +1,218 @@
+//! What the command line comes to: plain values, checked against each other.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::endpoint::{Endpoint, EtcdPrefix};
+use super::flags::{AgentFlags, EtcdFlags, HealthFlags, InterfaceFlags, LeaseFlags, LoggingFlags};
+use super::values::{IfaceSelector, Secret};
+
+/// What the agent, and the commands that act in its place, are told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The store.
+    pub etcd: EtcdOptions,
+    /// The interface between the hosts.
+    pub interface: InterfaceOptions,
+    /// Where the lease is written for CNI and Docker.
+    pub subnet_file: PathBuf,
+    /// How long before its end the lease is renewed at the latest.
+    pub renew_margin: Duration,
+    /// What `FLANNEL_IPMASQ` says.
+    pub ip_masq: bool,
+    /// Where health and metrics are served; none when that is off.
+    pub healthz: Option<SocketAddr>,
+    /// How much is logged, as klog counts: see [`crate::logging`].
+    pub verbosity: i32,
+    /// The flags that were given and have no effect in this release: for one warning at the start.
+    pub without_effect: Vec<&'static str>,
+}
+
+/// How etcd is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdOptions {
+    /// Its servers, in the order given. At least one.
+    pub endpoints: Vec<Endpoint>,
+    /// What all keys begin with.
+    pub prefix: EtcdPrefix,
+    /// Certificates of those who may vouch for etcd (PEM).
+    pub ca_file: Option<PathBuf>,
+    /// This host's certificate and the key to it (PEM).
+    pub identity: Option<ClientIdentity>,
+    /// User and password.
+    pub credentials: Option<Credentials>,
+}
+
+/// A client certificate and the key to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// The certificate (PEM).
+    pub cert_file: PathBuf,
+    /// Its key (PEM).
+    pub key_file: PathBuf,
+}
+
+/// Who we are to etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user's name.
+    pub username: String,
+    /// Where its password is.
+    pub password: PasswordSource,
+}
+
+/// Where a password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PasswordSource {
+    /// Here.
+    Given(Secret),
+    /// In this file. Read at each use, so that a new password needs no restart.
+    File(PathBuf),
+}
+
+/// How the interface between the hosts is chosen.
+#[derive(Debug, Clone, Default)]
+pub struct InterfaceOptions {
+    /// Names and addresses, the first that is there is taken.
+    pub selectors: Vec<IfaceSelector>,
+    /// Patterns, tried after all of `selectors`.
+    pub patterns: Vec<regex::Regex>,
+    /// Take what the kernel would reach this address by.
+    pub can_reach: Option<IpAddr>,
+    /// The IPv4 address that others are told, when it is not the interface's.
+    pub public_ip: Option<Ipv4Addr>,
+    /// The IPv6 address that others are told, when it is not the interface's.
+    pub public_ipv6: Option<Ipv6Addr>,
+}
+
+/// Two flags do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    /// One is given without the other.
+    #[error("{given} needs {needed}: give both or neither")]
+    Alone {
+        /// The flag that is there.
+        given: &'static str,
+        /// The one that is not.
+        needed: &'static str,
+    },
+    /// Both say the same thing.
+    #[error("--etcd-password and --etcd-password-file are both given: leave one away")]
+    TwoPasswords,
+}
+
+/// The password's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// It cannot be read.
+    #[error("cannot read --etcd-password-file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is nothing in it, or too much.
+    #[error("--etcd-password-file {} holds no password: one line of at most {PASSWORD_MAX} bytes is wanted", .0.display())]
+    Content(PathBuf),
+}
+
+/// Longer than any password, shorter than any file named by mistake (bytes).
+const PASSWORD_MAX: usize = 4096;
+
+impl PasswordSource {
+    /// The password as it is now. A line's end after it is no part of it.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub fn read(&self) -> Result<Secret, PasswordError> {
+        let path = match self {
+            Self::Given(secret) => return Ok(secret.clone()),
+            Self::File(path) => path,
+        };
+        let failed = |source| PasswordError::Read { path: path.clone(), source };
+        let mut text = String::new();
+        let most = u64::try_from(PASSWORD_MAX).unwrap_or(u64::MAX);
+        File::open(path).and_then(|file| file.take(most.saturating_add(1)).read_to_string(&mut text)).map_err(failed)?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let usable = !line.is_empty() && text.len() <= PASSWORD_MAX && !line.contains('\n');
+        if usable { Ok(Secret::from(line.to_owned())) } else { Err(PasswordError::Content(path.clone())) }
+    }
+}
+
+impl TryFrom<AgentFlags> for Options {
+    type Error = OptionsError;
+
+    fn try_from(flags: AgentFlags) -> Result<Self, OptionsError> {
+        let AgentFlags { etcd, interface, lease, health, logging, later } = flags;
+        let InterfaceFlags { iface, iface_regex, iface_can_reach, public_ip, public_ipv6 } = interface;
+        let LeaseFlags { subnet_file, subnet_lease_renew_margin } = lease;
+        let HealthFlags { healthz_ip, healthz_port } = health;
+        let LoggingFlags { verbosity, version: _ } = logging;
+        let etcd = EtcdOptions::try_from(etcd)?;
+        let mut without_effect = later.without_effect();
+        without_effect.extend(etcd.tls_without_effect());
+        Ok(Self {
+            etcd,
+            interface: InterfaceOptions { selectors: iface, patterns: iface_regex, can_reach: iface_can_reach, public_ip, public_ipv6 },
+            subnet_file,
+            renew_margin: subnet_lease_renew_margin.as_duration(),
+            ip_masq: later.ip_masq,
+            healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),
+            verbosity,
+            without_effect,
+        })
+    }
+}
+
+impl EtcdOptions {
+    /// The flags for TLS that are of no use, because no endpoint is spoken to over TLS. flanneld takes that, so it is no error.
+    fn tls_without_effect(&self) -> Vec<&'static str> {
+        if self.endpoints.iter().any(|endpoint| endpoint.tls) {
+            return Vec::new();
+        }
+        let ca = self.ca_file.as_ref().map(|_| "--etcd-cafile (no endpoint is https://)");
+        let identity = self.identity.as_ref().map(|_| "--etcd-certfile (no endpoint is https://)");
+        ca.into_iter().chain(identity).collect()
+    }
+}
+
+impl TryFrom<EtcdFlags> for EtcdOptions {
+    type Error = OptionsError;
+
+    fn try_from(flags: EtcdFlags) -> Result<Self, OptionsError> {
+        let EtcdFlags {
+            etcd_endpoints,
+            etcd_prefix,
+            etcd_cafile,
+            etcd_certfile,
+            etcd_keyfile,
+            etcd_username,
+            etcd_password,
+            etcd_password_file,
+        } = flags;
+        let identity = match (etcd_certfile, etcd_keyfile) {
+            (Some(cert_file), Some(key_file)) => Some(ClientIdentity { cert_file, key_file }),
+            (Some(_), None) => return Err(OptionsError::Alone { given: "--etcd-certfile", needed: "--etcd-keyfile" }),
+            (None, Some(_)) => return Err(OptionsError::Alone { given: "--etcd-keyfile", needed: "--etcd-certfile" }),
+            (None, None) => None,
+        };
+        let password = match (etcd_password, etcd_password_file) {
+            (Some(_), Some(_)) => return Err(OptionsError::TwoPasswords),
+            (Some(secret), None) => Some(("--etcd-password", PasswordSource::Given(secret))),
+            (None, Some(path)) => Some(("--etcd-password-file", PasswordSource::File(path))),
+            (None, None) => None,
+        };
+        let credentials = match (etcd_username, password) {
+            (Some(username), Some((_, password))) => Some(Credentials { username, password }),
+            (Some(_), None) => return Err(OptionsError::Alone { given: "--etcd-username", needed: "--etcd-password-file" }),
+            (None, Some((given, _))) => return Err(OptionsError::Alone { given, needed: "--etcd-username" }),
+            (None, None) => None,
+        };
+        Ok(Self { endpoints: etcd_endpoints.0, prefix: etcd_prefix, ca_file: etcd_cafile, identity, credentials })
+    }
+}

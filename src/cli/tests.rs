@@ -1,0 +1,177 @@
+#![expect(clippy::panic, reason = "a test that gets the wrong command fails")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::*;
+
+fn run_with(words: &[&str], environment: &[(&str, &str)]) -> Result<Invocation, String> {
+    let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    parse(words.iter().map(OsString::from), lookup).map_err(|error| error.to_string())
+}
+
+fn run(words: &[&str]) -> Result<Invocation, String> {
+    run_with(words, &[])
+}
+
+fn agent(words: &[&str]) -> Options {
+    match run(&[&["loden", "agent"], words].concat()) {
+        Ok(Invocation::Agent(options)) => *options,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn refused(words: &[&str]) -> String {
+    let error = run(&[&["loden", "agent"], words].concat()).unwrap_err();
+    assert!(!error.contains('\n'), "more than a line: {error}");
+    error
+}
+
+#[test]
+fn without_flags_everything_is_as_flanneld_has_it() {
+    let options = agent(&[]);
+    let endpoints: Vec<String> = options.etcd.endpoints.iter().map(Endpoint::to_string).collect();
+    assert_eq!(endpoints, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
+    assert_eq!(options.etcd.prefix.as_str(), "/coreos.com/network");
+    assert_eq!((options.etcd.ca_file, options.etcd.identity, options.etcd.credentials), (None, None, None));
+    assert!(options.interface.selectors.is_empty() && options.interface.patterns.is_empty());
+    assert_eq!((options.interface.can_reach, options.interface.public_ip, options.interface.public_ipv6), (None, None, None));
+    assert_eq!(options.subnet_file, Path::new("/run/flannel/subnet.env"));
+    assert_eq!(options.renew_margin, Duration::from_secs(3600));
+    assert_eq!((options.ip_masq, options.healthz, options.verbosity), (false, None, 0));
+    assert_eq!(options.without_effect, [""; 0]);
+}
+
+#[test]
+fn called_flanneld_the_program_is_the_agent() {
+    let called = run(&["/opt/bin/flanneld", "-iface", "eth1", "--healthz-port=8080", "-v=6"]);
+    let Ok(Invocation::Agent(options)) = called else { panic!("{called:?}") };
+    assert_eq!(options.interface.selectors, [IfaceSelector::Name("eth1".to_owned())]);
+    assert_eq!(options.healthz, Some((Ipv4Addr::UNSPECIFIED, 8080).into()));
+    assert_eq!(options.verbosity, 6);
+    assert!(matches!(run(&["flanneld"]), Ok(Invocation::Agent(_))));
+    assert!(run(&["flanneld", "status"]).is_err());
+}
+
+#[test]
+fn interfaces_and_patterns_keep_their_order() {
+    let options =
+        agent(&["--iface=eth1", "--iface-regex", "^10\\.", "--iface", "10.0.0.1", "--iface-regex=eth.*", "--iface-can-reach=8.8.8.8"]);
+    assert_eq!(options.interface.selectors, [IfaceSelector::Name("eth1".into()), IfaceSelector::Address([10, 0, 0, 1].into())]);
+    let patterns: Vec<&str> = options.interface.patterns.iter().map(regex::Regex::as_str).collect();
+    assert_eq!(patterns, ["^10\\.", "eth.*"]);
+    assert_eq!(options.interface.can_reach, Some(IpAddr::from([8, 8, 8, 8])));
+}
+
+#[test]
+fn the_environment_stands_in_and_a_bad_value_there_names_the_variable() {
+    let Ok(Invocation::Agent(options)) = run_with(&["flanneld"], &[("FLANNELD_ETCD_PREFIX", "/other"), ("FLANNELD_IP_MASQ", "T")]) else {
+        panic!("refused")
+    };
+    assert_eq!((options.etcd.prefix.as_str(), options.ip_masq), ("/other", true));
+    let error = run_with(&["flanneld"], &[("FLANNELD_SUBNET_LEASE_RENEW_MARGIN", "1440")]).unwrap_err();
+    assert_eq!(error, "FLANNELD_SUBNET_LEASE_RENEW_MARGIN: \"1440\" is no renewal margin: 1 to 1439 minutes are possible");
+    let error = run_with(&["flanneld"], &[("FLANNELD_IP_MASQ", "maybe")]).unwrap_err();
+    assert!(error.starts_with("FLANNELD_IP_MASQ: \"maybe\""), "{error}");
+}
+
+#[test]
+fn a_bad_flag_or_value_is_one_line_that_names_it_and_the_remedy() {
+    assert_eq!(refused(&["--ifcae=eth0"]), "unknown flag --ifcae: --iface is the nearest");
+    assert_eq!(refused(&["--zzzzzz"]), "unknown flag --zzzzzz: see --help");
+    assert_eq!(refused(&["--healthz-port=70000"]), "--healthz-port: \"70000\" is no port: a number from 0 to 65535 is wanted");
+    assert_eq!(refused(&["--ip-masq=yes"]), "--ip-masq: \"yes\" is neither true nor false");
+    assert_eq!(refused(&["--etcd-endpoints=http://a:1,"]), refused(&["--etcd-endpoints="]));
+    assert!(refused(&["--etcd-endpoints", "10.0.0.1:2379"]).contains("write http://10.0.0.1:2379"));
+    assert!(refused(&["--iface-regex=("]).contains("unclosed group"));
+    assert!(refused(&["--subnet-file=/run/"]).starts_with("--subnet-file:"));
+    assert!(refused(&["--v=lots"]).starts_with("--v: \"lots\""));
+    assert!(refused(&["--healthz-ip=localhost"]).contains("\"localhost\" is no IP address"));
+    assert!(refused(&["--iptables-resync=5s"]).starts_with("--iptables-resync:"));
+    assert!(!refused(&["--x\n\u{1b}[31m"]).contains(char::is_control));
+    assert!(refused(&["--iface"]).contains("--iface needs a value"));
+}
+
+#[test]
+fn flags_that_need_each_other_say_so() {
+    assert!(refused(&["--etcd-certfile=c"]).contains("--etcd-certfile needs --etcd-keyfile"));
+    assert!(refused(&["--etcd-keyfile=c"]).contains("--etcd-keyfile needs --etcd-certfile"));
+    assert!(refused(&["--etcd-username=u"]).contains("--etcd-username needs --etcd-password-file"));
+    assert!(refused(&["--etcd-password=p"]).contains("--etcd-password needs --etcd-username"));
+    assert!(refused(&["--etcd-username=u", "--etcd-password=p", "--etcd-password-file=f"]).contains("both given"));
+    let secure = agent(&["--etcd-endpoints=https://a:2379", "--etcd-cafile=ca"]);
+    assert_eq!(secure.without_effect, [""; 0]);
+    assert_eq!(agent(&["--etcd-cafile=ca"]).without_effect, ["--etcd-cafile (no endpoint is https://)"]);
+    assert_eq!(secure.etcd.ca_file.as_deref(), Some(Path::new("ca")));
+}
+
+#[test]
+fn a_password_comes_from_the_flag_or_from_a_file_of_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    let source = PasswordSource::File(path.clone());
+    assert!(source.read().unwrap_err().to_string().contains("--etcd-password-file"));
+    std::fs::write(&path, "hunter2\n").unwrap();
+    assert_eq!(source.read().unwrap().reveal(), "hunter2");
+    for bad in ["", "\n", "two\nlines\n", &"x".repeat(5000)] {
+        std::fs::write(&path, bad).unwrap();
+        assert!(source.read().is_err(), "{bad:?} was taken");
+    }
+    let options = agent(&["--etcd-username=u", "--etcd-password=hunter2"]);
+    assert!(!format!("{options:?}").contains("hunter2"));
+}
+
+#[test]
+fn flags_without_effect_yet_are_taken_and_listed() {
+    let options = agent(&["--kube-subnet-mgr", "--ip-masq", "--iptables-resync=5", "--iptables-forward-rules=false", "--vmodule="]);
+    assert_eq!(options.without_effect, ["--ip-masq", "--iptables-forward-rules", "--kube-subnet-mgr"]);
+    assert!(options.ip_masq);
+}
+
+#[test]
+fn the_other_commands_take_the_agents_command_line() {
+    let words = ["--iface=eth1", "--etcd-prefix=/x", "--ip-masq", "--healthz-port=1"];
+    for (command, wanted) in [("plan", "Plan"), ("release", "Release"), ("cleanup", "Cleanup")] {
+        let done = run(&[&["loden", command], &words[..]].concat()).unwrap();
+        assert!(format!("{done:?}").starts_with(wanted), "{done:?}");
+    }
+    let done = run(&["loden", "status", "-json", "--subnet-file", "/tmp/x.env"]);
+    let Ok(Invocation::Status(options)) = done else { panic!("{done:?}") };
+    assert_eq!(options, StatusOptions { subnet_file: PathBuf::from("/tmp/x.env"), json: true });
+    assert!(run(&["loden", "status", "--iface=eth0"]).is_err());
+}
+
+#[test]
+fn the_version_is_asked_for_in_every_usual_way() {
+    for words in [
+        &["loden", "version"][..],
+        &["loden", "--version"],
+        &["loden", "-version"],
+        &["flanneld", "-version"],
+        &["loden", "agent", "--version"],
+    ] {
+        assert!(matches!(run(words), Ok(Invocation::Version)), "{words:?}");
+    }
+}
+
+#[test]
+fn a_missing_or_unknown_command_is_answered_with_the_commands() {
+    assert!(run(&["loden"]).unwrap_err().contains("agent, status, plan"));
+    assert_eq!(run(&["loden", "statsu"]).unwrap_err(), "\"statsu\" is no command: status is the nearest");
+    assert!(run(&["loden", "--iface=eth0"]).unwrap_err().contains("loden agent --iface=eth0"));
+}
+
+#[test]
+fn help_groups_every_flag_with_its_default_and_explains_the_environment() {
+    for words in [&["loden", "agent", "-h"][..], &["flanneld", "--help"], &["loden", "help", "agent"]] {
+        let Ok(Invocation::Help(text)) = run(words) else { panic!("{words:?}: no help") };
+        for wanted in
+            ["Store (etcd v3):", "Interface", "Health:", "Accepted for later:", "[default: /coreos.com/network]", "FLANNELD_ETCD_PREFIX"]
+        {
+            assert!(text.contains(wanted), "{words:?} lacks {wanted:?}:\n{text}");
+        }
+    }
+    for words in [&["loden", "--help"][..], &["loden", "help"], &["loden", "plan", "-help"], &["loden", "status", "--help"]] {
+        assert!(matches!(run(words), Ok(Invocation::Help(_))), "{words:?}");
+    }
+}

@@ -1,0 +1,121 @@
+//! Writing a file so that readers see the old one or the new one, whole, whatever happens in between.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The file was not written. The one that was there is still there.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {step} failed{}", path.display(), remedy(source))]
+pub struct PutError {
+    path: PathBuf,
+    step: &'static str,
+    source: io::Error,
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room on its file system",
+        io::ErrorKind::ReadOnlyFilesystem => "; its file system is read-only: give another place by --subnet-file",
+        io::ErrorKind::PermissionDenied => "; run as root, or give another place by --subnet-file",
+        io::ErrorKind::IsADirectory => "; a directory is in its place: remove it",
+        _ => "",
+    }
+}
+
+/// Everybody may read it: CNI plugins and Docker's scripts do.
+const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Puts a file with this content in place: into a temporary file beside it, to the disk, and over the old one by rename.
+/// A missing directory is made.
+///
+/// # Errors
+/// [`PutError`]; the old file stays in force then, and nothing is left beside it.
+pub fn put(path: &Path, content: &str) -> Result<(), PutError> {
+    let failed = |step| move |source| PutError { path: path.to_owned(), step, source };
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = directory.join(format!(".{name}.tmp"));
+
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed("making its directory"))?;
+    // One that a crash left behind.
+    let _ = fs::remove_file(&temporary);
+    write_new(&temporary, content)
+        .map_err(failed("writing a temporary file beside it"))
+        .and_then(|()| fs::rename(&temporary, path).map_err(failed("renaming the temporary file to it")))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })?;
+    // The rename itself is to outlive a power cut. It is done in any case, so a file system that cannot sync is no failure.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
+}
+
+fn write_new(path: &Path, content: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+    // Whatever the umask was.
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("made/on/demand/subnet.env");
+        for content in ["one\n", "two\n"] {
+            put(&path, content).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        let directory = path.parent().unwrap();
+        assert_eq!(names(directory), ["subnet.env"]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn a_temporary_file_of_a_crash_is_no_obstacle() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(".subnet.env.tmp"), "half").unwrap();
+        put(&root.path().join("subnet.env"), "whole").unwrap();
+        assert_eq!(names(root.path()), ["subnet.env"]);
+    }
+
+    #[test]
+    fn a_directory_in_its_place_is_an_error_that_names_it_and_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("subnet.env");
+        fs::create_dir(&path).unwrap();
+        let error = put(&path, "x").unwrap_err().to_string();
+        assert!(error.contains("subnet.env") && error.contains("remove it"), "{error}");
+        assert_eq!(names(root.path()), ["subnet.env"]);
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_old_file_in_force() {
+        // Every write to /dev/full fails for want of space (full(4)), as the temporary file's would.
+        let error = OpenOptions::new().write(true).open("/dev/full").and_then(|mut file| file.write_all(b"x")).unwrap_err();
+        assert_eq!(remedy(&error), "; make room on its file system");
+
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("subnet.env");
+        put(&path, "old").unwrap();
+        // A directory where the temporary file would stand cannot be removed as a file: the write fails before the rename.
+        fs::create_dir(root.path().join(".subnet.env.tmp")).unwrap();
+        assert!(put(&path, "new").is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    }
+}

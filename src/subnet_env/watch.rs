@@ -1,0 +1,273 @@
+//! Keeping the file in place: notices when somebody removes or edits it.
+//!
+//! inotify on the directory is a hint to look; what counts is what the file says. A look every half minute catches what
+//! inotify does not tell (a file system mounted over it). Against somebody who keeps undoing it, reports come ever
+//! slower: never a busy loop.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::put::{PutError, put};
+
+/// How often to look without a hint.
+const AUDIT: Duration = Duration::from_secs(30);
+/// How long a writer is left to finish after a hint; also what bounds the looks that a flood of hints causes.
+const SETTLE: Duration = Duration::from_millis(10);
+/// More than the file ever holds (bytes): six lines of about 50.
+const MOST: u64 = 64 * 1024;
+/// The delay before the second report of a series, and before the tenth and all later ones.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LAST_DELAY: Duration = Duration::from_secs(30);
+/// A report that comes so long after the one before begins a new series.
+const CALM: Duration = Duration::from_secs(120);
+const _: () = assert!(CALM.as_secs() > 2 * LAST_DELAY.as_secs());
+
+/// Somebody undid the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disturbance {
+    /// What they did.
+    pub harm: Harm,
+    /// How many times in a row, with no calm between: from the third on it is a fight.
+    pub in_a_row: u32,
+}
+
+/// What was done to the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// It is not there.
+    Removed,
+    /// It says something else.
+    Edited,
+}
+
+/// The file, its content and its watch.
+#[derive(Debug)]
+pub struct SubnetFile {
+    path: PathBuf,
+    wanted: Option<String>,
+    hints: Option<EventStream<[u8; 4096]>>,
+    watched: Option<WatchDescriptor>,
+    pace: Pace,
+}
+
+impl SubnetFile {
+    /// The file at `path`. Nothing is written yet. Must be called within a tokio runtime.
+    ///
+    /// Without inotify (its instances used up) the file is looked at every half minute only; the error says so.
+    #[must_use]
+    pub fn new(path: PathBuf) -> (Self, Option<io::Error>) {
+        let (hints, error) = match Inotify::init().and_then(|inotify| inotify.into_event_stream([0; 4096])) {
+            Ok(hints) => (Some(hints), None),
+            Err(error) => (None, Some(error)),
+        };
+        (Self { path, wanted: None, hints, watched: None, pace: Pace::default() }, error)
+    }
+
+    /// Makes the file say `content`. Returns whether it had to be written.
+    ///
+    /// # Errors
+    /// [`PutError`]; the file that was there stays, and [`changed`](Self::changed) tells again, later and later.
+    pub async fn ensure(&mut self, content: &str) -> Result<bool, PutError> {
+        self.wanted = Some(content.to_owned());
+        if harm(&self.path, content).is_none() {
+            return Ok(false);
+        }
+        let (path, content) = (self.path.clone(), content.to_owned());
+        match tokio::task::spawn_blocking(move || put(&path, &content)).await {
+            Ok(done) => done.map(|()| true),
+            // The task neither panics nor is it cancelled while the runtime lives; the next look settles it.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Waits until the file no longer says what [`ensure`](Self::ensure) was told. Before the first `ensure`, for ever.
+    ///
+    /// Cancel safe: what happens in between is seen by the next call.
+    pub async fn changed(&mut self) -> Disturbance {
+        loop {
+            self.arm();
+            let Some(wanted) = &self.wanted else { return std::future::pending().await };
+            if harm(&self.path, wanted).is_some() {
+                sleep_until(self.pace.next()).await;
+                // By now it may have been put right.
+                if let Some(harm) = harm(&self.path, wanted) {
+                    return Disturbance { harm, in_a_row: self.pace.report(Instant::now()) };
+                }
+            }
+            tokio::select! {
+                () = hint(&mut self.hints, self.path.file_name()) => sleep(SETTLE).await,
+                () = sleep(AUDIT) => {}
+            }
+        }
+    }
+
+    /// Watches the directory that now stands at the path. Asking again for the same one changes nothing in the kernel.
+    fn arm(&mut self) {
+        let Some(hints) = &self.hints else { return };
+        let directory = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVE | WatchMask::DELETE | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF;
+        let mut watches = hints.watches();
+        let now = watches.add(directory, mask | WatchMask::ONLYDIR).ok();
+        if let Some(old) = self.watched.take().filter(|old| Some(old) != now.as_ref()) {
+            // One whose directory is gone has been removed by the kernel.
+            let _ = watches.remove(old);
+        }
+        self.watched = now;
+    }
+}
+
+/// Waits for something that may concern the file `name`.
+async fn hint(hints: &mut Option<EventStream<[u8; 4096]>>, name: Option<&OsStr>) {
+    while let Some(stream) = hints {
+        match stream.next().await {
+            // What has no name concerns the directory, or says that events were lost.
+            Some(Ok(event)) if event.name.is_none() || event.name.as_deref() == name => return,
+            Some(Ok(_)) => {}
+            // A stream that fails once would fail at once again: from here on the regular look has to do.
+            Some(Err(_)) | None => *hints = None,
+        }
+    }
+    std::future::pending().await
+}
+
+fn harm(path: &Path, wanted: &str) -> Option<Harm> {
+    match read(path) {
+        Ok(Some(text)) if text == wanted => None,
+        Ok(None) => Some(Harm::Removed),
+        Ok(Some(_)) | Err(_) => Some(Harm::Edited),
+    }
+}
+
+/// The file's text, or none when it is not there. Never waits, and never reads without end, whatever stands there.
+pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
+    let regular = match path.metadata() {
+        Ok(metadata) => metadata.is_file(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !regular {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(MOST).read_to_string(&mut text)?;
+    Ok(Some(text))
+}
+
+/// How soon the next report may follow.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Instant>,
+    delay: Duration,
+    in_a_row: u32,
+}
+
+impl Pace {
+    fn next(&self) -> Instant {
+        self.last.map_or_else(Instant::now, |last| last + self.delay)
+    }
+
+    fn report(&mut self, now: Instant) -> u32 {
+        let calm = self.last.is_none_or(|last| now.saturating_duration_since(last) > CALM);
+        if calm {
+            *self = Self::default();
+        }
+        self.delay = if calm { FIRST_DELAY } else { (self.delay * 2).min(LAST_DELAY) };
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.last = Some(now);
+        self.in_a_row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(5);
+
+    async fn in_place(path: &Path) -> SubnetFile {
+        let (mut file, error) = SubnetFile::new(path.to_owned());
+        assert!(error.is_none(), "{error:?}");
+        assert!(file.ensure("a=1\n").await.unwrap());
+        assert!(!file.ensure("a=1\n").await.unwrap(), "written twice");
+        file
+    }
+
+    async fn told(file: &mut SubnetFile) -> Harm {
+        timeout(DEADLINE, file.changed()).await.unwrap().harm
+    }
+
+    #[tokio::test]
+    async fn removal_and_edits_are_told_and_put_right() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("subnet.env");
+        let mut file = in_place(&path).await;
+        for (harm, act) in [
+            (Harm::Removed, (|path| fs::remove_file(path).unwrap()) as fn(&Path)),
+            (Harm::Edited, |path| fs::write(path, "b=2\n").unwrap()),
+            (Harm::Removed, |path| fs::rename(path, path.with_extension("old")).unwrap()),
+        ] {
+            let (told, ()) = tokio::join!(told(&mut file), async {
+                tokio::task::yield_now().await;
+                act(&path);
+            });
+            assert_eq!(told, harm);
+            assert!(file.ensure("a=1\n").await.unwrap());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "a=1\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_goes_and_comes_back_stays_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("flannel/subnet.env");
+        let mut file = in_place(&path).await;
+        for _ in 0..2 {
+            let (told, ()) = tokio::join!(told(&mut file), async {
+                tokio::task::yield_now().await;
+                fs::remove_dir_all(root.path().join("flannel")).unwrap();
+            });
+            assert_eq!(told, Harm::Removed);
+            assert!(file.ensure("a=1\n").await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_file_already_says_is_no_change() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("subnet.env");
+        let mut file = in_place(&path).await;
+        fs::write(&path, "a=1\n").unwrap();
+        fs::write(root.path().join("other"), "").unwrap();
+        assert!(timeout(SETTLE * 20, file.changed()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fight_is_told_ever_later_and_calm_ends_it() {
+        let mut pace = Pace::default();
+        let mut delays = Vec::new();
+        for turn in 1..=12 {
+            let before = Instant::now();
+            sleep_until(pace.next()).await;
+            delays.push(before.elapsed());
+            assert_eq!(pace.report(Instant::now()), turn);
+        }
+        assert!(delays.is_sorted(), "{delays:?}");
+        assert!(delays.iter().take(1).all(Duration::is_zero) && delays.last() == Some(&LAST_DELAY), "{delays:?}");
+        sleep(CALM * 2).await;
+        assert_eq!(pace.report(Instant::now()), 1);
+    }
+}
