@@ -1,8 +1,15 @@
 //! The network configuration that all hosts share.
 
-use crate::{Mtu, Subnet, Vni};
+mod error;
+mod parse;
 
-/// The network configuration, validated: what stands under `<prefix>/config`.
+use std::fmt;
+
+pub use error::ConfigError;
+
+use crate::{LeaseKey, Mtu, Subnet, Vni};
+
+/// The network configuration, validated: what stands under `<prefix>/config`. It is read with [`str::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
     /// Where IPv4 subnets come from; none when IPv4 is off.
@@ -55,3 +62,59 @@ pub struct VxlanConfig {
     /// The outer MTU, where it is not to be the underlay's.
     pub mtu: Option<Mtu>,
 }
+
+impl NetworkConfig {
+    /// Whether a lease of this key is one that this configuration hands out: the same families, and each subnet from its pool.
+    #[must_use]
+    pub fn admits(&self, key: LeaseKey) -> bool {
+        let fits = |pool: Option<Pool>, subnet: Option<Subnet>| match (pool, subnet) {
+            (Some(pool), Some(subnet)) => pool.admits(subnet),
+            (None, None) => true,
+            _ => false,
+        };
+        fits(self.v4, key.v4()) && fits(self.v6, key.v6())
+    }
+}
+
+impl Pool {
+    /// Whether the subnet has the right length and lies between the first and the last.
+    #[must_use]
+    pub fn admits(&self, subnet: Subnet) -> bool {
+        let bounds = self.index_of(self.min).zip(self.index_of(self.max));
+        let index = self.index_of(subnet);
+        index.zip(bounds).is_some_and(|(index, (min, max))| (min..=max).contains(&index))
+    }
+
+    /// How many subnets there are to lease.
+    #[must_use]
+    pub fn size(&self) -> u128 {
+        self.index_of(self.min).zip(self.index_of(self.max)).map_or(0, |(min, max)| max - min + 1)
+    }
+
+    /// The subnet's number, counted from the start of the network; none where it is not one of its subnets.
+    #[must_use]
+    pub fn index_of(&self, subnet: Subnet) -> Option<u128> {
+        if subnet.len() == self.subnet_len { subnet.index_in(self.network) } else { None }
+    }
+
+    /// The subnet with this number; none behind the network's end.
+    #[must_use]
+    pub fn at(&self, index: u128) -> Option<Subnet> {
+        let step = 1_u128.checked_shl(u32::from(self.network.bits() - self.subnet_len))?;
+        let subnet = Subnet::new(self.network.nth(index.checked_mul(step)?)?, self.subnet_len).ok()?;
+        self.network.covers(subnet).then_some(subnet)
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Vxlan(_) => "vxlan",
+            Self::HostGw => "host-gw",
+            Self::Alloc => "alloc",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

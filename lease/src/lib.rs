@@ -6,18 +6,25 @@
 //!
 //! It never names netlink, a device or a route: what the kernel should make of the leases is the `overlay` crate's.
 
+pub mod alloc;
 mod config;
+mod json;
 mod key;
 mod mac;
+mod owner;
 mod record;
+mod rng;
 pub mod store;
 mod subnet;
 mod units;
+mod wire;
 
-pub use config::{Backend, NetworkConfig, Pool, VxlanConfig};
+pub use config::{Backend, ConfigError, NetworkConfig, Pool, VxlanConfig};
 pub use key::{KeyError, LeaseKey};
 pub use mac::{MacAddr, MacError};
-pub use record::{BackendType, LeaseRecord, Owner, OwnerError, RecordError, VtepData};
+pub use owner::{Owner, OwnerError};
+pub use record::{BackendType, LeaseRecord, RecordError, VtepData};
+pub use rng::Rng;
 pub use store::{Entry, Event, Expiry, LeaseStore};
 pub use subnet::{Subnet, SubnetError};
 pub use units::{Mtu, Revision, Vni, VniError};

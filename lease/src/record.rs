@@ -1,10 +1,8 @@
 //! What a host says of itself in its lease.
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
-use crate::{MacAddr, Vni};
+use crate::{MacAddr, Owner, Vni};
 
 /// One host's lease record, the value under its key, as far as loden reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,50 +41,6 @@ pub struct VtepData {
     pub vni: Vni,
     /// The address that frames to it carry.
     pub mac: MacAddr,
-}
-
-/// A host's identity: the same after a restart, a reboot or a change of address; different on a clone with another network card.
-///
-/// Written into the lease record as 32 hex digits, in a field that flanneld ignores.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Owner([u8; 16]);
-
-/// The text is not 32 hex digits.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no owner identity: 32 hex digits are wanted")]
-pub struct OwnerError(String);
-
-impl Owner {
-    /// The identity with these bytes, usually part of a digest.
-    #[must_use]
-    pub const fn new(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for Owner {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, out)
-    }
-}
-
-impl FromStr for Owner {
-    type Err = OwnerError;
-
-    fn from_str(text: &str) -> Result<Self, OwnerError> {
-        if text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            let number = u128::from_str_radix(text, 16).map_err(|_| OwnerError(text.to_owned()))?;
-            Ok(Self(number.to_be_bytes()))
-        } else {
-            Err(OwnerError(text.to_owned()))
-        }
-    }
 }
 
 /// Why a value is not a lease record.

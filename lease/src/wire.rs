@@ -1,0 +1,148 @@
+//! The lease record as JSON, byte for byte as flanneld writes it, with one field more: `Owner`.
+//!
+//! The shapes here are dumb: they mirror the document. [`LeaseRecord`] comes of them by checking each field.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::json::{Text, object};
+use crate::{BackendType, LeaseRecord, MacAddr, RecordError, Vni, VtepData};
+
+object! {
+    /// The record as anybody may have written it.
+    RecordIn<'a> {
+        "PublicIP" => public_ip: Text<'a>,
+        "PublicIPv6" => public_ipv6: Text<'a>,
+        "BackendType" => backend_type: Text<'a>,
+        "BackendData" => backend_data: &'a RawValue,
+        "BackendV6Data" => backend_v6_data: &'a RawValue,
+        "Owner" => owner: Text<'a>,
+    }
+}
+
+object! {
+    /// What the vxlan backend says of its VTEP.
+    VtepIn<'a> {
+        "VNI" => vni: i64,
+        "VtepMAC" => mac: Text<'a>,
+    }
+}
+
+/// The record as it is written: the fields in flannel's order, absent where flannel leaves them out.
+#[derive(Serialize)]
+struct RecordOut<'a> {
+    #[serde(rename = "PublicIP")]
+    public_ip: Ipv4Addr,
+    #[serde(rename = "PublicIPv6")]
+    public_ipv6: Option<Ipv6Addr>,
+    #[serde(rename = "BackendType", skip_serializing_if = "Option::is_none")]
+    backend_type: Option<&'a str>,
+    #[serde(rename = "BackendData", skip_serializing_if = "Option::is_none")]
+    backend_data: Option<VtepOut>,
+    #[serde(rename = "BackendV6Data", skip_serializing_if = "Option::is_none")]
+    backend_v6_data: Option<VtepOut>,
+    #[serde(rename = "Owner", skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+}
+
+#[derive(Serialize)]
+struct VtepOut {
+    #[serde(rename = "VNI")]
+    vni: u32,
+    #[serde(rename = "VtepMAC")]
+    mac: String,
+}
+
+impl LeaseRecord {
+    /// Reads the value under a lease's key.
+    ///
+    /// # Errors
+    /// [`RecordError`] naming the field. What a backend other than vxlan says in its data is not looked at.
+    pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
+        let RecordIn { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data, owner } =
+            serde_json::from_slice(value).map_err(|error| RecordError::Json(error.to_string()))?;
+        let public_ip = field("PublicIP", &public_ip.ok_or(RecordError::Missing("PublicIP"))?, str::parse::<Ipv4Addr>)?;
+        let public_ipv6 = public_ipv6.map(|text| field("PublicIPv6", &text, str::parse::<Ipv6Addr>)).transpose()?;
+        if public_ip.is_unspecified() && public_ipv6.is_none() {
+            return Err(invalid("PublicIP", "0.0.0.0", "stands for a host with PublicIPv6 alone, and there is none"));
+        }
+        let backend = backend_type.map_or(BackendType::Alloc, |Text(name)| BackendType::named(&name));
+        let vtep = |field, data: Option<&RawValue>| match backend {
+            BackendType::Vxlan => data.map(|data| vtep(field, data)).transpose(),
+            BackendType::HostGw | BackendType::Alloc | BackendType::Other(_) => Ok(None),
+        };
+        Ok(Self {
+            public_ip: (!public_ip.is_unspecified()).then_some(public_ip),
+            public_ipv6,
+            vtep: vtep("BackendData", backend_data)?,
+            vtep_v6: vtep("BackendV6Data", backend_v6_data)?,
+            owner: owner.map(|text| field("Owner", &text, str::parse)).transpose()?,
+            backend,
+        })
+    }
+
+    /// The value to put under the lease's key.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let Self { public_ip, public_ipv6, backend, vtep, vtep_v6, owner } = self;
+        let data = |vtep: &VtepData| VtepOut { vni: vtep.vni.get(), mac: vtep.mac.to_string() };
+        let out = RecordOut {
+            public_ip: public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            public_ipv6: *public_ipv6,
+            backend_type: backend.name(),
+            backend_data: vtep.as_ref().map(data),
+            backend_v6_data: vtep_v6.as_ref().map(data),
+            owner: owner.map(|owner| owner.to_string()),
+        };
+        // Strings and numbers alone: there is nothing in it that could fail.
+        serde_json::to_string(&out).unwrap_or_default()
+    }
+}
+
+impl BackendType {
+    fn named(name: &str) -> Self {
+        match name {
+            "" | "alloc" => Self::Alloc,
+            "vxlan" => Self::Vxlan,
+            "host-gw" => Self::HostGw,
+            other => Self::Other(other.into()),
+        }
+    }
+
+    /// Its name in a record; none for `alloc`, which flannel leaves out.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Vxlan => Some("vxlan"),
+            Self::HostGw => Some("host-gw"),
+            Self::Alloc => None,
+            Self::Other(name) => Some(name),
+        }
+    }
+}
+
+fn vtep(place: &'static str, data: &RawValue) -> Result<VtepData, RecordError> {
+    let VtepIn { vni, mac } = serde_json::from_str(data.get()).map_err(|error| RecordError::Json(format!("{place}: {error}")))?;
+    let vni = vni.ok_or(RecordError::Missing("VNI"))?;
+    let mac = field("VtepMAC", &mac.ok_or(RecordError::Missing("VtepMAC"))?, str::parse::<MacAddr>)?;
+    let in_range = u64::try_from(vni).ok().and_then(|vni| Vni::new(vni).ok());
+    Ok(VtepData { vni: in_range.ok_or_else(|| invalid("VNI", &vni.to_string(), "0 to 16777215 are possible"))?, mac })
+}
+
+fn field<T, E: std::fmt::Display>(
+    name: &'static str,
+    Text(text): &Text<'_>,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, RecordError> {
+    parse(text).map_err(|error| invalid(name, text, &error.to_string()))
+}
+
+fn invalid(field: &'static str, value: &str, reason: &str) -> RecordError {
+    RecordError::Field { field, value: value.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
