@@ -23,6 +23,7 @@ mod peers;
 pub mod plan;
 mod reconcile;
 mod retry;
+mod vtep;
 
 pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
@@ -33,3 +34,4 @@ pub use op::Op;
 pub use peers::{Local, MASS_FLOOR, MASS_HOLD, Notice, Peers, Reject, Verdict, judge};
 pub use reconcile::{BATCH, Counts, Heal, Reconciler, State, Step, Totals, kind_of};
 pub use retry::{FIGHT_AFTER, FIRST_DELAY, LONGEST_DELAY, PEACE_AFTER, Retries, Trouble};
+pub use vtep::{SpecError, device_name, overhead, vtep_spec};

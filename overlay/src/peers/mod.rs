@@ -11,6 +11,8 @@
 
 mod contest;
 mod judge;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
