@@ -44,7 +44,7 @@ demo: ## several hosts on this machine, and the proof that they reach each other
 playground: ## the demo's hosts, left up for you to try things on, until you leave
 	@$(SETUP) rust build sandbox etcd
 	cargo build --release -p loden -p demo
-	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/playground
+	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/demo playground
 
 test: ## all tests, in namespaces of their own, with and without root (TESTS=name for some)
 	@$(SETUP) rust build sandbox etcd
