@@ -29,6 +29,7 @@ pub(crate) struct Member {
     pub(crate) containers: Vec<Container>,
     pub(crate) agent: Agent,
     pub(crate) host: Host,
+    pub(crate) started: Instant,
     pub(crate) ready_after: Duration,
 }
 
@@ -44,15 +45,15 @@ impl Cast {
     /// Hosts with these names enter, all agents at once.
     pub(crate) fn enter(&mut self, names: &[&str]) -> Result<()> {
         let hosts = names.iter().map(|name| self.lab.host(name)).collect::<Result<Vec<_>>>()?;
-        let mut started = Vec::new();
+        let mut started_agents = Vec::new();
         for host in hosts {
             let agent = host.agent(AgentOptions::loden(&self.etcd)?)?;
-            started.push((host, agent, Instant::now()));
+            started_agents.push((host, agent, Instant::now()));
         }
-        for (host, mut agent, start) in started {
+        for (host, mut agent, started) in started_agents {
             let ready = agent.wait_ready(PATIENCE);
-            let ready_after = start.elapsed();
-            self.members.push(Member { containers: Vec::new(), agent, host, ready_after });
+            let ready_after = started.elapsed();
+            self.members.push(Member { containers: Vec::new(), agent, host, started, ready_after });
             ready?;
         }
         for member in self.members.iter_mut().filter(|member| member.containers.is_empty()) {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
 use testkit::Container;
@@ -68,11 +67,13 @@ pub(crate) fn fourth_host(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
     tale.step("A fourth host joins");
     cast.suspect = Some("h4".to_owned());
     cast.enter(&["h4"])?;
-    let ready = Instant::now();
     cast.mesh()?.wait_whole(PATIENCE)?;
     let member = cast.member("h4")?;
-    let after = member.ready_after + ready.elapsed();
-    let subnet = member.subnet()?;
-    tale.figure("agent started, until all reach its containers", time(after), &format!("h4, {subnet}"));
+    let (after, ready, subnet) = (member.started.elapsed(), time(member.ready_after), member.subnet()?);
+    tale.figure(
+        "agent started, until all reach its containers",
+        time(after),
+        &format!("{subnet}; ready after {ready}, then two containers are made"),
+    );
     Ok(())
 }

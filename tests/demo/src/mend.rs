@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use testkit::{Host, Table, Watch, wait_for};
+use testkit::{KernelEntry, Table, Watch, wait_for};
 
 use crate::cast::{Cast, PATIENCE, VTEP};
 use crate::tale::{Tale, time};
@@ -27,7 +27,9 @@ pub(crate) fn device(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
 
 pub(crate) fn entries(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
     tale.step("Somebody deletes routes, neighbours, FDB entries");
-    tale.say("One at a time, each peer's on each host; timed by the kernel's own notifications of deletion and return.");
+    tale.say(
+        "Each peer's on each host, one at a time; timed from just before the kernel is asked to delete it until its return is heard of.",
+    );
     let kinds = [(Table::Route, "a route"), (Table::Neighbour, "a neighbour"), (Table::Fdb, "an FDB entry")];
     for (table, kind) in kinds {
         let mut outages = Vec::new();
@@ -36,11 +38,9 @@ pub(crate) fn entries(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
             let name = member.host.name().to_owned();
             cast.suspect = Some(name.clone());
             let before = member.entries()?;
-            for deletion in deletions(&member.host, table)? {
-                let watch = Watch::new(&member.host)?;
-                let words: Vec<&str> = deletion.split(' ').collect();
-                member.host.run(&words)?;
-                outages.push(watch.outage(table, PATIENCE).with_context(|| format!("on {name}, after {deletion}"))?);
+            let watch = Watch::new(&member.host)?;
+            for entry in KernelEntry::list(&member.host, table, VTEP)? {
+                outages.push(watch.outage(&entry, PATIENCE).with_context(|| format!("on {name}"))?);
             }
             same_entries(cast, &name, &before)?;
         }
@@ -54,18 +54,6 @@ pub(crate) fn entries(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The commands that delete each peer's entry of this kind.
-fn deletions(host: &Host, table: Table) -> Result<Vec<String>> {
-    let (list, verb): (&[&str], _) = match table {
-        Table::Route => (&["ip", "route", "show", "dev", VTEP], "ip route del"),
-        Table::Neighbour => (&["ip", "neigh", "show", "dev", VTEP, "nud", "permanent"], "ip neigh del"),
-        Table::Fdb => (&["bridge", "fdb", "show", "dev", VTEP], "bridge fdb del"),
-    };
-    let text = host.run(list)?;
-    // Each line begins with the entry's key; the device is what is missing to make it a command.
-    Ok(text.lines().filter_map(|line| line.split(' ').next()).map(|key| format!("{verb} {key} dev {VTEP}")).collect())
 }
 
 /// The last of several entries may come back after traffic flows again.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use testkit::{Container, wait_for};
+use testkit::{Container, Watch, wait_for};
 
 use crate::cast::{Cast, Member, PATIENCE, SUBNETS, VTEP};
 use crate::tale::{Tale, time};
@@ -42,6 +42,7 @@ pub(crate) fn killed_under_a_stream(cast: &mut Cast, tale: &mut Tale) -> Result<
     };
     let member = cast.member("h2")?;
     let before = (member.vtep()?, member.entries()?);
+    let watch = Watch::new(&member.host)?;
     thread::sleep(PAUSE);
     member.agent.kill9()?;
     thread::sleep(PAUSE);
@@ -57,10 +58,24 @@ pub(crate) fn killed_under_a_stream(cast: &mut Cast, tale: &mut Tale) -> Result<
     }
     let member = cast.member("h2")?;
     ensure!(before == (member.vtep()?, member.entries()?), "the restarted agent changed what was right: {:#?}", member.entries()?);
+    let written = writes(&watch, before.0.index)?;
+    ensure!(written == 0, "the restarted agent wrote {written} times what was there already");
     ensure!(lost == 0, "{lost} of {sent} packets were lost; the longest gap was {}", time(gap));
     tale.figure("packets lost while it was dead and came back", lost.to_string(), &format!("of {sent}, one each ms and way"));
-    tale.figure("started again, until ready", time(ready), "device and entries adopted as they were");
+    tale.figure("started again, until ready", time(ready), "device and entries adopted without a single write");
     Ok(())
+}
+
+/// How often an entry of the device was written or deleted since the watch began, even if it did not change.
+fn writes(watch: &Watch, device: u64) -> Result<usize> {
+    let mut count = 0;
+    loop {
+        let changes = watch.changes(Duration::ZERO)?;
+        if changes.is_empty() {
+            return Ok(count);
+        }
+        count += changes.iter().filter(|change| u64::from(change.entry.device) == device).count();
+    }
 }
 
 pub(crate) fn bad_records(cast: &mut Cast, tale: &mut Tale) -> Result<()> {

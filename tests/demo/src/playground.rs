@@ -1,6 +1,8 @@
 //! The same hosts, left to whoever wants to try something.
 
+use std::fs;
 use std::io::{self, IsTerminal};
+use std::os::unix::fs::symlink;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -27,6 +29,7 @@ pub(crate) fn open() -> Result<()> {
         tale.failed(&error, &cast.logs());
         return Err(error);
     }
+    put_on_path(&cast)?;
     show(&cast, &tale)?;
     if io::stdin().is_terminal() {
         println!("\nEnter or Ctrl-C takes all of it down.");
@@ -70,6 +73,14 @@ fn show(cast: &Cast, tale: &Tale) -> Result<()> {
     }
     println!("    {enter} switch etcdctl --endpoints {} get --prefix /coreos.com/network", cast.etcd.endpoint());
     Ok(())
+}
+
+/// Whoever enters finds the agent's program by its name.
+fn put_on_path(cast: &Cast) -> Result<()> {
+    let bin = std::env::temp_dir().join("bin");
+    fs::create_dir_all(&bin)?;
+    let program = cast.members.first().context("nobody is on stage")?.agent.options().program();
+    symlink(program, bin.join("loden")).with_context(|| format!("cannot link {} into {}", program.display(), bin.display()))
 }
 
 /// The sandbox's own way in, by the process id that its wrapper has outside.

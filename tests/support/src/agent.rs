@@ -156,6 +156,12 @@ impl Agent {
         Ok(())
     }
 
+    /// What it was started with.
+    #[must_use]
+    pub fn options(&self) -> &AgentOptions {
+        &self.options
+    }
+
     /// What the next start will be given.
     pub fn options_mut(&mut self) -> &mut AgentOptions {
         &mut self.options

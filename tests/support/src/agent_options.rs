@@ -1,7 +1,7 @@
 //! Which agent to start, and how.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -30,6 +30,12 @@ impl AgentOptions {
     #[must_use]
     pub fn other(program: impl Into<PathBuf>, etcd: &Etcd) -> Self {
         Self { program: program.into(), verb: None, args: Vec::new(), env: Vec::new() }.on(etcd)
+    }
+
+    /// The agent's program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     fn on(self, etcd: &Etcd) -> Self {

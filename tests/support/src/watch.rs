@@ -1,35 +1,38 @@
-//! The kernel's own notifications of routes, neighbours and FDB entries, each with the instant at which it was heard.
-//!
-//! Only as much of a message is read as tells the tables apart: who wants to know which entry it was deletes one at a time.
+//! Entries of the kernel's tables: which there are, what changes, and how long one is gone when somebody deletes it.
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket, sockopt};
-use nix::sys::time::TimeVal;
+use nix::net::if_::if_nametoindex;
 
 use crate::Namespace;
+use crate::netlink::{Message, Socket};
 
-/// Multicast groups of `NETLINK_ROUTE` (linux/rtnetlink.h, RTMGRP_*).
+// linux/rtnetlink.h, linux/neighbour.h, linux/socket.h.
 const RTMGRP_NEIGH: u32 = 0x4;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
-/// Message types (linux/rtnetlink.h, RTM_*).
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
-/// Address families as they stand in messages (linux/socket.h, AF_*).
+const RTM_GETNEIGH: u16 = 30;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+/// Where `ndm_ifindex` stands in `struct ndmsg`.
+const NDM_IFINDEX: usize = 4;
+/// Where `rtm_table` stands in `struct rtmsg`, and the main table's number.
+const RTM_TABLE: usize = 4;
+const RT_TABLE_MAIN: u8 = 254;
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
-/// The length of a message's header (linux/netlink.h, `struct nlmsghdr`), to which messages are aligned by four.
-const HEADER: usize = 16;
 
 /// Which of the kernel's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// IPv4 routes.
+    /// IPv4 routes of the main table.
     Route,
     /// IPv4 neighbours.
     Neighbour,
@@ -37,21 +40,64 @@ pub enum Table {
     Fdb,
 }
 
-/// One notification.
-#[derive(Debug, Clone, Copy)]
-pub struct Change {
-    /// The table that changed.
+/// An entry of a table, as the kernel told it.
+#[derive(Debug, Clone)]
+pub struct KernelEntry {
+    /// Its table.
     pub table: Table,
-    /// Whether an entry is there now, or is not any more.
+    /// The index of its device.
+    pub device: u32,
+    /// What tells it from the others on the device: the destination's bytes, or the MAC's.
+    pub key: Vec<u8>,
+    message: Message,
+}
+
+/// An entry that came, changed or went.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which.
+    pub entry: KernelEntry,
+    /// Whether it is there now.
     pub present: bool,
-    /// When it was heard.
-    pub at: Instant,
+}
+
+impl KernelEntry {
+    /// The entries of a table on a device.
+    ///
+    /// # Errors
+    /// When there is no such device, or the kernel refuses.
+    pub fn list(namespace: &Namespace, table: Table, device: &str) -> Result<Vec<Self>> {
+        let device = namespace.within(|| if_nametoindex(device).with_context(|| format!("no device {device}")))?;
+        let (kind, family) = match table {
+            Table::Route => (RTM_GETROUTE, AF_INET),
+            Table::Neighbour => (RTM_GETNEIGH, AF_INET),
+            Table::Fdb => (RTM_GETNEIGH, AF_BRIDGE),
+        };
+        let all = Socket::open(namespace, 0)?.dump(kind, family)?;
+        Ok(all
+            .into_iter()
+            .filter_map(parse)
+            .map(|change| change.entry)
+            .filter(|entry| entry.table == table && entry.device == device)
+            .collect())
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        (self.table, self.device, &self.key) == (other.table, other.device, &other.key)
+    }
+
+    /// What the kernel told, sent back, deletes the entry; only the message's type is another.
+    fn deletion(&self) -> Message {
+        let kind = if self.table == Table::Route { RTM_DELROUTE } else { RTM_DELNEIGH };
+        Message { kind, body: self.message.body.clone() }
+    }
 }
 
 /// A subscription to a namespace's changes, from when it was made.
 #[derive(Debug)]
 pub struct Watch {
-    socket: OwnedFd,
+    ears: Socket,
+    hands: Socket,
 }
 
 impl Watch {
@@ -60,35 +106,33 @@ impl Watch {
     /// # Errors
     /// Where the kernel refuses.
     pub fn new(namespace: &Namespace) -> Result<Self> {
-        let socket = namespace.within(|| {
-            let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE))?;
-            Ok(socket)
-        })?;
-        Ok(Self { socket })
+        Ok(Self { ears: Socket::open(namespace, RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE)?, hands: Socket::open(namespace, 0)? })
     }
 
-    /// How long an entry of the table was gone: from the next notification of a deletion to that of the entry's return.
+    /// Deletes the entry, and waits for it to come back: from just before the kernel is asked to delete it until just
+    /// after its return is heard of. The true time is shorter by the time that it takes to wake this thread.
     ///
     /// # Errors
-    /// When the two are not heard before the deadline.
-    pub fn outage(&self, table: Table, deadline: Duration) -> Result<Duration> {
+    /// When the kernel refuses, or the entry has not come back by the deadline.
+    pub fn outage(&self, entry: &KernelEntry, deadline: Duration) -> Result<Duration> {
+        while !self.changes(Duration::ZERO)?.is_empty() {}
+        let deletion = entry.deletion();
         let start = Instant::now();
-        let mut gone = None;
-        loop {
-            let left = deadline.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                let seen = if gone.is_some() { "it went and did not come back" } else { "no deletion was heard of" };
-                bail!("waited {deadline:?} in vain for an entry to go and come back ({table:?}): {seen}");
-            }
-            for change in self.changes(left)?.into_iter().filter(|change| change.table == table) {
-                match (change.present, gone) {
-                    (false, None) => gone = Some(change.at),
-                    (true, Some(gone)) => return Ok(change.at - gone),
-                    _ => {}
+        self.hands.request_change(&deletion)?;
+        let mut gone = false;
+        while let Some(left) = deadline.checked_sub(start.elapsed()) {
+            let changes = self.changes(left)?;
+            let heard = start.elapsed();
+            for change in changes.iter().filter(|change| change.entry.is(entry)) {
+                // A neighbour is told of once more before it goes.
+                match (gone, change.present) {
+                    (true, true) => return self.hands.acknowledged().map(|()| heard),
+                    (_, present) => gone |= !present,
                 }
             }
         }
+        self.hands.acknowledged()?;
+        bail!("waited {deadline:?} in vain for a deleted entry to come back: {:?} {:?}", entry.table, entry.key)
     }
 
     /// The changes that come with the next packet; none when none comes within `patience`.
@@ -96,35 +140,27 @@ impl Watch {
     /// # Errors
     /// When the kernel has dropped some because they were not read in time.
     pub fn changes(&self, patience: Duration) -> Result<Vec<Change>> {
-        let micros = i64::try_from(patience.as_micros())?.max(1);
-        setsockopt(&self.socket, sockopt::ReceiveTimeout, &TimeVal::new(micros / 1_000_000, micros % 1_000_000))?;
-        let mut buffer = vec![0; 65536];
-        let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) => length,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Vec::new()),
-            Err(error) => return Err(error).context("cannot hear what the kernel changes"),
-        };
-        let at = Instant::now();
-        let mut rest = buffer.get(..length).unwrap_or_default();
-        let mut changes = Vec::new();
-        while let Some((kind, family, after)) = next_message(rest) {
-            rest = after;
-            let table = match (kind, family) {
-                (RTM_NEWROUTE | RTM_DELROUTE, AF_INET) => Table::Route,
-                (RTM_NEWNEIGH | RTM_DELNEIGH, AF_INET) => Table::Neighbour,
-                (RTM_NEWNEIGH | RTM_DELNEIGH, AF_BRIDGE) => Table::Fdb,
-                _ => continue,
-            };
-            changes.push(Change { table, present: matches!(kind, RTM_NEWROUTE | RTM_NEWNEIGH), at });
-        }
-        Ok(changes)
+        Ok(self.ears.receive(patience)?.into_iter().filter_map(parse).collect())
     }
 }
 
-/// The first message's type, the family in its body's first byte, and what follows it.
-fn next_message(bytes: &[u8]) -> Option<(u16, u8, &[u8])> {
-    let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
-    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    let family = *bytes.get(HEADER)?;
-    Some((kind, family, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+fn parse(message: Message) -> Option<Change> {
+    let family = *message.body.first()?;
+    let table = match (message.kind, family) {
+        (RTM_NEWROUTE | RTM_DELROUTE, AF_INET) if message.body.get(RTM_TABLE) == Some(&RT_TABLE_MAIN) => Table::Route,
+        (RTM_NEWNEIGH | RTM_DELNEIGH, AF_INET) => Table::Neighbour,
+        (RTM_NEWNEIGH | RTM_DELNEIGH, AF_BRIDGE) => Table::Fdb,
+        _ => return None,
+    };
+    let device = match table {
+        Table::Route => u32::from_ne_bytes(*message.attribute(RTA_OIF)?.first_chunk()?),
+        Table::Neighbour | Table::Fdb => message.number_at(NDM_IFINDEX)?,
+    };
+    let key = match table {
+        Table::Route => message.attribute(RTA_DST)?.to_vec(),
+        Table::Neighbour => message.attribute(NDA_DST)?.to_vec(),
+        Table::Fdb => message.attribute(NDA_LLADDR)?.to_vec(),
+    };
+    let present = matches!(message.kind, RTM_NEWROUTE | RTM_NEWNEIGH);
+    Some(Change { entry: KernelEntry { table, device, key, message }, present })
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use testkit::{Etcd, EtcdOptions, Host, Lab, LabOptions, Mesh, Table, Watch, wait_for};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use testkit::{Etcd, EtcdOptions, Host, KernelEntry, Lab, LabOptions, Mesh, Table, Watch, wait_for};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -109,20 +109,29 @@ fn a_stream_counts_what_is_lost_and_a_mesh_says_between_whom() -> Result<()> {
 }
 
 #[test]
-fn a_watch_hears_an_entry_go_and_come_back() -> Result<()> {
+fn an_entry_that_is_deleted_and_put_back_was_gone_for_that_long() -> Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("h1")?;
     host.ip_batch("link add vx0 type vxlan id 1 dstport 8472 local 192.168.77.1\nlink set vx0 up\n")?;
-    let entries = [
-        (Table::Route, "ip route add 10.9.0.0/24 via 192.168.77.2", "ip route del 10.9.0.0/24"),
-        (Table::Neighbour, "ip neigh add 10.9.0.0 lladdr 02:00:00:00:00:01 dev vx0", "ip neigh del 10.9.0.0 dev vx0"),
-        (Table::Fdb, "bridge fdb add 02:00:00:00:00:01 dev vx0 dst 192.168.77.2", "bridge fdb del 02:00:00:00:00:01 dev vx0"),
+    let puts = [
+        (Table::Route, "ip route add 10.9.0.0/24 via 10.9.0.0 dev vx0 onlink metric 7"),
+        (Table::Neighbour, "ip neigh add 10.9.0.0 lladdr 02:00:00:00:00:01 dev vx0"),
+        (Table::Fdb, "bridge fdb add 02:00:00:00:00:01 dev vx0 dst 192.168.77.2"),
     ];
-    for (table, add, del) in entries {
-        host.run(&["sh", "-c", add])?;
-        let watch = Watch::new(&host)?;
-        host.run(&["sh", "-c", &format!("{del}; {add}")])?;
-        ensure!(watch.outage(table, SOON)? > Duration::ZERO);
+    for (table, put) in puts {
+        let words: Vec<&str> = put.split(' ').collect();
+        host.run(&words)?;
+        let entries = KernelEntry::list(&host, table, "vx0")?;
+        let [entry] = entries.as_slice() else { bail!("not one entry: {entries:?}") };
+        let outage = std::thread::scope(|scope| {
+            let healer = scope.spawn(|| wait_for("the entry to be gone", SOON, || host.run(&words)));
+            let outage = Watch::new(&host)?.outage(entry, SOON);
+            healer.join().map_err(|_| anyhow!("the healer panicked"))??;
+            outage
+        })?;
+        ensure!(outage > Duration::ZERO && KernelEntry::list(&host, table, "vx0")?.len() == 1);
+        let never = Watch::new(&host)?.outage(entry, Duration::from_millis(20));
+        ensure!(never.err().context("it came back")?.to_string().contains("in vain"));
     }
     Ok(())
 }
