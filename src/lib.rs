@@ -1,4 +1,5 @@
 //! The loden agent: what it composes, says and serves.
 
 pub mod cli;
+pub mod status;
 pub mod subnet_env;
