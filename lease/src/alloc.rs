@@ -9,28 +9,31 @@ use crate::{LeaseKey, Rng, Subnet};
 /// How many of the free subnets, from the lowest on, the choice is made among: flannel's `subnet/etcd` takes 100.
 pub const CANDIDATES: usize = 100;
 
-/// No subnet of the pool is free.
+/// No subnet can be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no subnet is free: all {} of length {} from {} to {} in {} are leased; release some, or widen the Network or SubnetMax in the configuration",
-    pool.size(), pool.subnet_len, pool.min, pool.max, pool.network
-)]
-pub struct Exhausted {
-    /// The pool that has none left.
-    pub pool: Pool,
+pub enum AllocError {
+    /// Every subnet of the pool is leased.
+    #[error(
+        "no subnet is free: all {} of length {} from {} to {} in {} are leased; release some, or widen Network or SubnetMax in the configuration",
+        .0.size(), .0.subnet_len, .0.min, .0.max, .0.network
+    )]
+    Exhausted(Pool),
+    /// Neither family has a pool; a configuration that was parsed has one.
+    #[error("the network configuration has neither an IPv4 nor an IPv6 network")]
+    NoPool,
 }
 
-/// A key of which every subnet is free, drawn among the first [`CANDIDATES`] of each family.
+/// A key of which every subnet is free, each drawn among the first [`CANDIDATES`] of its family.
 ///
 /// # Errors
-/// [`Exhausted`] with the family's pool that has none.
-pub fn choose(config: &NetworkConfig, taken: &[LeaseKey], rng: &mut Rng) -> Result<Option<LeaseKey>, Exhausted> {
+/// [`AllocError`], with the pool that has none left.
+pub fn choose(config: &NetworkConfig, taken: &[LeaseKey], rng: &mut Rng) -> Result<LeaseKey, AllocError> {
     let mut draw = |pool: Option<Pool>, family: fn(LeaseKey) -> Option<Subnet>| {
         let Some(pool) = pool else { return Ok(None) };
         let candidates = first_free(&pool, taken.iter().filter_map(|key| family(*key)), CANDIDATES);
-        candidates.get(rng.below(candidates.len())).copied().map(Some).ok_or(Exhausted { pool })
+        candidates.get(rng.below(candidates.len())).copied().map(Some).ok_or(AllocError::Exhausted(pool))
     };
-    Ok(LeaseKey::new(draw(config.v4, LeaseKey::v4)?, draw(config.v6, LeaseKey::v6)?))
+    LeaseKey::new(draw(config.v4, LeaseKey::v4)?, draw(config.v6, LeaseKey::v6)?).ok_or(AllocError::NoPool)
 }
 
 /// The lowest subnets of the pool, at most `wanted`, that overlap nothing that is taken.

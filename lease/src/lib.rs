@@ -7,6 +7,7 @@
 //! It never names netlink, a device or a route: what the kernel should make of the leases is the `overlay` crate's.
 
 pub mod alloc;
+pub mod claim;
 mod config;
 mod json;
 mod key;

@@ -3,6 +3,12 @@
 //! Every write is guarded by what the writer last saw. A watch speaks kube-style vocabulary ([`Event`]): a snapshot is
 //! bracketed by `Init` and `InitDone`, and only a snapshot that is complete gets its `InitDone`.
 
+#[cfg(feature = "contract")]
+pub mod contract;
+mod entry;
+pub mod etcd;
+pub mod memory;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -132,16 +138,16 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// [`StoreError`]: a list that fails half way is an error, never a short list.
     fn list(&self) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 
-    /// Puts a lease where there is none, to end after `ttl` unless it is kept alive.
+    /// Puts a lease where there is none, to end after `ttl` (whole seconds) unless it is kept alive.
     ///
     /// # Errors
-    /// [`WriteError::Conflict`] with what stands there.
+    /// [`WriteError::Conflict`] with what stands there; none when what stood there has gone meanwhile.
     fn create(&self, key: LeaseKey, record: &LeaseRecord, ttl: Duration) -> impl Future<Output = Result<Entry, WriteError>> + Send;
 
     /// Puts another record into the lease that was `seen`. What ends it stays as it is: a reservation stays one.
     ///
     /// # Errors
-    /// [`WriteError::Conflict`] when it has changed since.
+    /// [`WriteError::Conflict`] when it has changed or gone since.
     fn replace(&self, seen: &Entry, record: &LeaseRecord) -> impl Future<Output = Result<Entry, WriteError>> + Send;
 
     /// Restarts the lease's time to live without a write, so that no other host sees an event. Returns what it is now.
@@ -150,10 +156,10 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// [`RenewError::Lost`] when there is nothing left to keep alive.
     fn keep_alive(&self, lease: i64) -> impl Future<Output = Result<Duration, RenewError>> + Send;
 
-    /// Deletes the lease that was `seen`.
+    /// Deletes the lease that was `seen`. That it is gone already is success.
     ///
     /// # Errors
-    /// [`WriteError::Conflict`] when it has changed since.
+    /// [`WriteError::Conflict`] with what stands there when it has changed since.
     fn delete(&self, seen: &Entry) -> impl Future<Output = Result<(), WriteError>> + Send;
 
     /// Sends every lease, then every change, a page or a store's message at a time, until the receiver is gone.

@@ -1,0 +1,232 @@
+//! How this host comes by its lease, and gives it back.
+//!
+//! Every write is a compare-and-swap. A race that is lost is answered by looking again; a write whose reply was lost is
+//! found again by the owner in the record. What belongs to another host is never overwritten, whatever address it claims.
+
+mod survey;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use self::survey::{Survey, learn, survey};
+use crate::alloc::{AllocError, choose};
+use crate::store::{Snapshot, StoreError, WriteError};
+use crate::{Entry, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Rng};
+
+/// How often a lost race is answered by another attempt before the claim reports that it does not get through.
+const ATTEMPTS: u32 = 64;
+
+/// The longest pause before another attempt: enough to spread many hosts that start at once over many round trips.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What the record of this host should be, given the one that stands in the lease it found, if any: so that a VTEP keeps
+/// the MAC that the others know.
+pub type RecordFor = Arc<dyn Fn(Option<&LeaseRecord>) -> LeaseRecord + Send + Sync>;
+
+/// What a host claims a lease with.
+#[derive(Clone)]
+pub struct Claim {
+    /// The network configuration.
+    pub config: NetworkConfig,
+    /// Who we are.
+    pub owner: Owner,
+    /// Our address, where IPv4 is on.
+    pub public_ip: Option<Ipv4Addr>,
+    /// Our address, where IPv6 is on.
+    pub public_ipv6: Option<Ipv6Addr>,
+    /// The subnet that we held before, from the subnet file.
+    pub remembered: Option<LeaseKey>,
+    /// How long the lease lives unless it is renewed.
+    pub ttl: Duration,
+    /// What to write into it. Its owner must be ours.
+    pub record: RecordFor,
+}
+
+/// The lease that is held, and how it was come by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The lease as it stands in the store now.
+    pub entry: Entry,
+    /// Where it was found.
+    pub how: How,
+    /// What a person should know about.
+    pub warnings: Vec<Warning>,
+}
+
+/// How a lease was come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It was ours already.
+    Own,
+    /// flanneld had taken it for this host's address.
+    FromFlanneld,
+    /// A person had set it aside for this host.
+    Reserved,
+    /// It is the one that the subnet file names, and it was free.
+    Remembered,
+    /// It was free.
+    Fresh,
+}
+
+/// Something odd among the leases that concerns this host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// Another host's lease names our address.
+    #[error("lease {key} of another host (owner {owner}) names our address: is one a clone of the other?")]
+    SameAddress {
+        /// The other's lease.
+        key: LeaseKey,
+        /// Who the other is.
+        owner: Owner,
+    },
+    /// A reservation for our address that cannot be used with this configuration.
+    #[error("reservation {key} names our address but does not fit the network configuration: it is left alone")]
+    ReservationDoesNotFit {
+        /// The reserved subnets.
+        key: LeaseKey,
+    },
+    /// A reservation for our address that is not used because we hold another lease.
+    #[error("reservation {key} names our address but this host holds another lease: release that one to move")]
+    ReservationUnused {
+        /// The reserved subnets.
+        key: LeaseKey,
+    },
+}
+
+/// No lease was come by.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// No subnet is free.
+    #[error(transparent)]
+    NoSubnet(#[from] AllocError),
+    /// Another host holds the subnet that was ours.
+    #[error("subnet {} is held by another host{}", .0.key, holder(.0))]
+    HeldByOther(Box<Entry>),
+    /// Others were faster too many times in a row.
+    #[error("other hosts were faster {ATTEMPTS} times in a row")]
+    Contended,
+    /// The store failed. It is not known whether a write happened; the next claim finds out.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn holder(entry: &Entry) -> String {
+    match &entry.record {
+        Ok(LeaseRecord { public_ip: Some(address), .. }) => format!(" ({address})"),
+        Ok(LeaseRecord { public_ipv6: Some(address), .. }) => format!(" ({address})"),
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+/// Takes a lease for this host: its own, else flanneld's for the same address, else one reserved for it, else the one
+/// remembered, else a free one.
+///
+/// # Errors
+/// [`ClaimError`]. After [`ClaimError::Store`] and [`ClaimError::Contended`] trying again helps.
+pub async fn claim<S: LeaseStore>(store: &S, claim: &Claim, rng: &mut Rng) -> Result<Outcome, ClaimError> {
+    if let Some(outcome) = fast_path(store, claim).await? {
+        return Ok(outcome);
+    }
+    let mut snapshot = store.list().await?;
+    for _ in 0..ATTEMPTS {
+        let Survey { ours, surplus, warnings } = survey(claim, &snapshot);
+        for entry in surplus {
+            drop_own(store, &mut snapshot, entry).await?;
+        }
+        let (key, attempt, how) = match ours {
+            Some((entry, how)) => (entry.key, settle(store, claim, entry).await, how),
+            None => {
+                let (key, how) = free_key(claim, &snapshot, rng)?;
+                (key, store.create(key, &(claim.record)(None), claim.ttl).await, how)
+            }
+        };
+        match attempt {
+            Ok(entry) => return Ok(Outcome { entry, how, warnings }),
+            Err(WriteError::Conflict(there)) => learn(&mut snapshot, key, there.map(|there| *there)),
+            Err(WriteError::Store(error)) => return Err(error.into()),
+        }
+        sleep(rng.part_of(PAUSE)).await;
+    }
+    Err(ClaimError::Contended)
+}
+
+/// Takes the subnet that was ours again: it and no other, since the containers of this host have their addresses from it.
+///
+/// # Errors
+/// [`ClaimError::HeldByOther`] when another host has it.
+pub async fn reclaim<S: LeaseStore>(store: &S, claim: &Claim, key: LeaseKey) -> Result<Outcome, ClaimError> {
+    let mut there = store.get(key).await?;
+    for _ in 0..ATTEMPTS {
+        let (attempt, how) = match there {
+            None => (store.create(key, &(claim.record)(None), claim.ttl).await, How::Remembered),
+            Some(entry) => match survey::how(claim, &entry) {
+                Some(how) => (settle(store, claim, entry).await, how),
+                None => return Err(ClaimError::HeldByOther(Box::new(entry))),
+            },
+        };
+        there = match attempt {
+            Ok(entry) => return Ok(Outcome { entry, how, warnings: Vec::new() }),
+            Err(WriteError::Conflict(there)) => there.map(|there| *there),
+            Err(WriteError::Store(error)) => return Err(error.into()),
+        };
+    }
+    Err(ClaimError::Contended)
+}
+
+/// Gives back every lease that is ours. A reservation stays: a person made it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn release<S: LeaseStore>(store: &S, owner: Owner) -> Result<Vec<LeaseKey>, StoreError> {
+    let mut snapshot = store.list().await?;
+    let mut released = Vec::new();
+    for entry in snapshot.entries.clone() {
+        if survey::owner(&entry) == Some(owner) && entry.expiry != crate::Expiry::Never {
+            released.push(entry.key);
+            drop_own(store, &mut snapshot, entry).await?;
+        }
+    }
+    Ok(released)
+}
+
+/// The usual restart: one read, and no write where the record has not changed.
+async fn fast_path<S: LeaseStore>(store: &S, claim: &Claim) -> Result<Option<Outcome>, ClaimError> {
+    let Some(key) = claim.remembered.filter(|key| claim.config.admits(*key)) else { return Ok(None) };
+    let Some(entry) = store.get(key).await? else { return Ok(None) };
+    if survey::owner(&entry) != Some(claim.owner) {
+        return Ok(None);
+    }
+    match settle(store, claim, entry).await {
+        Ok(entry) => Ok(Some(Outcome { entry, how: How::Own, warnings: Vec::new() })),
+        Err(WriteError::Conflict(_)) => Ok(None),
+        Err(WriteError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Makes the record of an entry that is ours what it should be; nothing is written where it is that already.
+async fn settle<S: LeaseStore>(store: &S, claim: &Claim, entry: Entry) -> Result<Entry, WriteError> {
+    let wanted = (claim.record)(entry.record.as_ref().ok());
+    if entry.record.as_ref() == Ok(&wanted) { Ok(entry) } else { store.replace(&entry, &wanted).await }
+}
+
+async fn drop_own<S: LeaseStore>(store: &S, snapshot: &mut Snapshot, entry: Entry) -> Result<(), StoreError> {
+    let key = entry.key;
+    match store.delete(&entry).await {
+        Ok(()) => learn(snapshot, key, None),
+        Err(WriteError::Conflict(there)) => learn(snapshot, key, there.map(|there| *there)),
+        Err(WriteError::Store(error)) => return Err(error),
+    }
+    Ok(())
+}
+
+fn free_key(claim: &Claim, snapshot: &Snapshot, rng: &mut Rng) -> Result<(LeaseKey, How), ClaimError> {
+    let taken: Vec<LeaseKey> = snapshot.entries.iter().map(|entry| entry.key).collect();
+    let is_free = |key: &LeaseKey| claim.config.admits(*key) && !taken.iter().any(|other| other.overlaps(*key));
+    if let Some(key) = claim.remembered.filter(is_free) {
+        return Ok((key, How::Remembered));
+    }
+    Ok((choose(&claim.config, &taken, rng)?, How::Fresh))
+}
