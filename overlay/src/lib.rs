@@ -28,7 +28,7 @@ mod vtep;
 pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
 pub use entry::{FdbTo, Key, RouteKey, RouteTo, TABLE_MAIN};
-pub use kernel::{Event, Failure, Kernel, KernelError, Scope};
+pub use kernel::{Event, Failure, Kernel, KernelError, Netlink, Scope};
 pub use observed::Observed;
 pub use op::Op;
 pub use peers::{Local, MASS_FLOOR, MASS_HOLD, Notice, Peers, Reject, Verdict, judge};

@@ -1,5 +1,7 @@
 //! The kernel, as far as the overlay speaks to it.
 
+mod netlink;
+
 use std::future::Future;
 use std::net::IpAddr;
 
@@ -10,6 +12,8 @@ use crate::device::Device;
 use crate::entry::{FdbTo, RouteKey, RouteTo};
 use crate::observed::Observed;
 use crate::op::Op;
+
+pub use self::netlink::Netlink;
 
 /// What part of the kernel is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,183 @@
+//! The real kernel, by route netlink.
+//!
+//! One [`Netlink`] has two sockets in the network namespace of the thread that opened it: one for requests, one for
+//! notifications; each dump has one more. Messages are encoded and decoded here and not by a library, because what is read must
+//! never panic, must not fail on an attribute of no concern, and is read fifty thousand times in a dump.
+
+mod abi;
+mod answer;
+mod dump;
+mod encode;
+mod entry;
+mod events;
+mod explain;
+mod link;
+mod requests;
+mod socket;
+mod sysctl;
+mod wire;
+
+use nix::errno::Errno;
+
+use self::events::{Watch, lost};
+use self::explain::{Verdict, verdict};
+use self::link::Link;
+use self::requests::{MAX_MESSAGES, Requests};
+use self::socket::{Received, Socket};
+use crate::kernel::{Event, Failure, Kernel, KernelError, Scope};
+use crate::{Device, IfIndex, Observed, Op};
+
+pub(crate) use self::dump::{What, dump};
+
+const EVENTS: &str = "read the kernel's notifications";
+
+/// The kernel's network stack in one namespace, as far as the scope goes.
+pub struct Netlink {
+    requests: Requests,
+    notifications: Socket,
+    watch: Watch,
+    /// Notifications that were read while something else was done.
+    pending: Vec<Event>,
+}
+
+impl Netlink {
+    /// Opens the sockets in the calling thread's network namespace. Notifications are kept from now on.
+    ///
+    /// # Errors
+    /// [`KernelError`] when a socket cannot be had.
+    pub fn open(scope: Scope) -> Result<Self, KernelError> {
+        let notifications = Socket::for_events(&events::groups(&scope))?;
+        Ok(Self { requests: Requests::open()?, notifications, watch: Watch::new(scope), pending: Vec::new() })
+    }
+
+    /// Reads the notifications that are there into `pending`, so that their buffer does not overrun.
+    fn drain(&mut self) -> Result<(), KernelError> {
+        while let Some(received) = self.notifications.take(EVENTS)? {
+            take_in(&received, &mut self.watch, &mut self.pending);
+        }
+        Ok(())
+    }
+
+    async fn device(&mut self) -> Result<Option<Device>, KernelError> {
+        let Self { requests, watch, .. } = self;
+        let device = requests.link(&watch.scope().device, |message| Link::read(message)?.map(|link| link.device()).transpose()).await?;
+        Ok(device.flatten())
+    }
+
+    /// The device's index: as the last notification has it, else as the kernel says.
+    async fn index(&mut self) -> Result<Option<IfIndex>, KernelError> {
+        match self.watch.index() {
+            Some(index) => Ok(Some(index)),
+            None => Ok(self.device().await?.map(|device| device.index)),
+        }
+    }
+
+    /// Does a setting. The kernel tells nothing of some, so the device is read anew.
+    async fn setting(&mut self, index: usize, op: &Op, failures: &mut Vec<Failure>) -> Result<(), KernelError> {
+        match sysctl::write(op, &self.watch.scope().device) {
+            Some(Err(unwritten)) => {
+                failures.push(Failure { index, errno: errno_number(unwritten.errno), reason: unwritten.reason });
+            }
+            Some(Ok(())) if matches!(op, Op::DisableAcceptRa) => {
+                self.drain()?;
+                if let Some(device) = self.device().await? {
+                    self.watch.set(Some(&device));
+                    self.pending.push(Event::Device(device));
+                }
+            }
+            Some(Ok(())) | None => {}
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Netlink {
+    async fn dump(&mut self) -> Result<Observed, KernelError> {
+        // What was told until now, the dump shows. Only the underlay is not in it.
+        self.drain()?;
+        self.pending.retain(|event| matches!(event, Event::Underlay));
+        let device = self.device().await?;
+        self.watch.set(device.as_ref());
+        let forwarding = sysctl::forwarding(!self.watch.scope().network.is_ipv4());
+        let index = device.as_ref().map(|device| device.index);
+        let mut observed = Observed { forwarding, device, ..Observed::default() };
+        dump::entries(self.watch.scope(), index, &mut observed).await?;
+        Ok(observed)
+    }
+
+    async fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, KernelError> {
+        let mut failures = Vec::new();
+        let mut device = self.index().await?;
+        let mut start = 0;
+        while let Some(op) = ops.get(start) {
+            let len = chunk_len(ops.get(start..).unwrap_or_default());
+            let chunk = start..start + len.max(1);
+            if len == 0 {
+                self.setting(start, op, &mut failures).await?;
+            } else if device.is_none() && !matches!(op, Op::CreateDevice(_)) {
+                let name = &self.watch.scope().device;
+                failures.extend(chunk.clone().zip(ops.iter().skip(start)).filter_map(|(index, op)| explain::no_device(index, op, name)));
+            } else {
+                for (index, refusal) in self.requests.apply(ops, chunk.clone(), device.unwrap_or(IfIndex(0))).await? {
+                    let Some(op) = ops.get(index) else { continue };
+                    match verdict(op, &refusal) {
+                        Verdict::Success => {}
+                        Verdict::NoRight => return Err(refusal.into_error("apply changes")),
+                        Verdict::Failure(reason) => failures.push(Failure { index, errno: errno_number(refusal.errno), reason }),
+                        Verdict::Taken(reason) => {
+                            let reason = format!("{reason}{}", explain::taken_by(op).await?);
+                            failures.push(Failure { index, errno: errno_number(refusal.errno), reason });
+                        }
+                    }
+                }
+                self.drain()?;
+                if matches!(op, Op::CreateDevice(_) | Op::DelDevice) {
+                    device = self.device().await?.map(|device| device.index);
+                }
+            }
+            start = chunk.end;
+        }
+        Ok(failures)
+    }
+
+    async fn wait_events(&mut self, events: &mut Vec<Event>) -> Result<(), KernelError> {
+        self.take_events(events)?;
+        while events.is_empty() {
+            // Nothing is kept across the await but what is in the socket, and nothing awaits behind it.
+            let received = self.notifications.wait(EVENTS).await?;
+            take_in(&received, &mut self.watch, events);
+        }
+        self.take_events(events)
+    }
+
+    fn take_events(&mut self, events: &mut Vec<Event>) -> Result<(), KernelError> {
+        self.drain()?;
+        events.append(&mut self.pending);
+        Ok(())
+    }
+}
+
+fn take_in(received: &Received<'_>, watch: &mut Watch, events: &mut Vec<Event>) {
+    match received {
+        Received::Datagram(datagram) => watch.datagram(datagram, events),
+        Received::Overrun => lost(events),
+    }
+}
+
+/// How many of the next operations go in one system call; 0 when the next is a setting, which goes by itself. Behind a device that is
+/// made or deleted a new chunk begins, as its index is another.
+fn chunk_len(ops: &[Op]) -> usize {
+    match ops.first() {
+        Some(Op::CreateDevice(_) | Op::DelDevice) => 1,
+        _ => ops
+            .iter()
+            .take(MAX_MESSAGES)
+            .take_while(|op| !matches!(op, Op::EnableForwarding { .. } | Op::DisableAcceptRa | Op::CreateDevice(_) | Op::DelDevice))
+            .count(),
+    }
+}
+
+#[expect(clippy::as_conversions, reason = "the numbers of a C enum, all of them small and positive")]
+fn errno_number(errno: Errno) -> i32 {
+    errno as i32
+}

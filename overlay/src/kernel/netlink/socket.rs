@@ -1,0 +1,113 @@
+//! A route netlink socket: how it is opened, sent to and read from, with a deadline on each await.
+
+use std::io;
+use std::time::Duration;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::kernel::KernelError;
+
+/// How long the kernel may take for an answer. It does the work within `send`; this is for a bug, not for load.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Room for one datagram. The kernel fills at most 32 KiB of a dump (`netlink_dump`, net/netlink/af_netlink.c, v6.18);
+/// a single link with many attributes stays below that.
+const DATAGRAM: usize = 64 * 1024;
+
+/// Room for unread notifications: some 20 000. Doubled by the kernel for its own bookkeeping (socket(7)).
+const EVENT_BUFFER: usize = 16 * 1024 * 1024;
+
+/// A socket, and the datagram that was read last.
+pub(super) struct Socket {
+    inner: TokioSocket,
+    datagram: Vec<u8>,
+}
+
+impl Socket {
+    /// For requests, and dumps with filters (strict checking).
+    pub(super) fn for_requests() -> Result<Self, KernelError> {
+        Self::open(&[]).map_err(io_error("open a netlink socket"))
+    }
+
+    /// For the notifications of these multicast groups.
+    pub(super) fn for_events(groups: &[u32]) -> Result<Self, KernelError> {
+        let socket = Self::open(groups).map_err(io_error("subscribe to the kernel's notifications"))?;
+        // Beyond the system's limit only with CAP_NET_ADMIN over the initial user namespace; else as much as that limit allows.
+        // Neither is needed: a buffer that overruns costs one more dump.
+        if setsockopt(socket.inner.socket_ref(), sockopt::RcvBufForce, &EVENT_BUFFER).is_err() {
+            let _ = setsockopt(socket.inner.socket_ref(), sockopt::RcvBuf, &EVENT_BUFFER);
+        }
+        Ok(socket)
+    }
+
+    fn open(groups: &[u32]) -> io::Result<Self> {
+        let mut inner = TokioSocket::new(NETLINK_ROUTE)?;
+        let socket = inner.socket_mut();
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_cap_ack(true)?;
+        socket.set_ext_ack(true)?;
+        socket.set_netlink_get_strict_chk(true)?;
+        for group in groups {
+            socket.add_membership(*group)?;
+        }
+        Ok(Self { inner, datagram: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// Sends one datagram. The kernel works it off before this returns.
+    pub(super) async fn send(&mut self, call: &'static str, bytes: &[u8]) -> Result<(), KernelError> {
+        match tokio::time::timeout(ANSWER, self.inner.send(bytes)).await {
+            Ok(sent) => sent.map(|_| ()).map_err(io_error(call)),
+            Err(_) => Err(timeout(call)),
+        }
+    }
+
+    /// Reads the next datagram.
+    pub(super) async fn receive(&mut self, call: &'static str) -> Result<Received<'_>, KernelError> {
+        match tokio::time::timeout(ANSWER, self.wait(call)).await {
+            Ok(received) => received,
+            Err(_) => Err(timeout(call)),
+        }
+    }
+
+    /// Waits for the next datagram for as long as it takes. Cancel safe: it is read in one piece or not at all.
+    pub(super) async fn wait(&mut self, call: &'static str) -> Result<Received<'_>, KernelError> {
+        self.datagram.clear();
+        let read = self.inner.recv(&mut self.datagram).await;
+        received(call, read, &self.datagram)
+    }
+
+    /// Reads the next datagram if there is one.
+    pub(super) fn take(&mut self, call: &'static str) -> Result<Option<Received<'_>>, KernelError> {
+        self.datagram.clear();
+        match self.inner.socket_ref().recv(&mut self.datagram, 0) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            read => received(call, read.map(|_| ()), &self.datagram).map(Some),
+        }
+    }
+}
+
+/// What a read came back with.
+pub(super) enum Received<'a> {
+    Datagram(&'a [u8]),
+    /// Messages were lost: the socket's buffer was full (`ENOBUFS`).
+    Overrun,
+}
+
+fn received<'a>(call: &'static str, read: io::Result<()>, datagram: &'a [u8]) -> Result<Received<'a>, KernelError> {
+    match read {
+        Ok(()) => Ok(Received::Datagram(datagram)),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => Ok(Received::Overrun),
+        Err(error) => Err(io_error(call)(error)),
+    }
+}
+
+fn io_error(call: &'static str) -> impl Fn(io::Error) -> KernelError {
+    move |source| KernelError::Io { call, source }
+}
+
+fn timeout(call: &'static str) -> KernelError {
+    KernelError::Timeout { call, seconds: ANSWER.as_secs() }
+}
