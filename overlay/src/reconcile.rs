@@ -7,6 +7,7 @@
 //! It never deletes an entry before the peers are complete, and never touches anything but the VTEP and what hangs on it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::desired::{Desired, Peer};
@@ -85,6 +86,17 @@ pub enum State {
     Waiting,
     /// So many keys cannot be made right, for this reason (the first one's).
     Troubled(usize, String),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InStep => out.write_str("in step"),
+            Self::Converging(keys) => write!(out, "{keys} entries still to be put right"),
+            Self::Waiting => out.write_str("the leases are not all known yet"),
+            Self::Troubled(keys, reason) => write!(out, "{keys} entries cannot be put right: {reason}"),
+        }
+    }
 }
 
 /// Owns one VTEP and all that hangs on it.

@@ -1,0 +1,219 @@
+//! The data-plane thread: the one place that speaks to the kernel while the agent runs.
+//!
+//! It has a runtime of its own, so that a slow store, a scrape or a status of fifty thousand peers never stands between a
+//! kernel event and its repair. It ends when its [`Dataplane`] handle is dropped, and leaves the kernel as it is.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lease::Event;
+use overlay::{Kernel, KernelError, Local, Netlink, Reconciler, Scope, State, Step, VtepSpec};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::notices;
+use super::view::{self, View};
+use crate::metrics::Metrics;
+
+/// Pages of leases that may wait: a few, so that the store is read ahead while the kernel is written, and no more, so
+/// that fifty thousand leases are never all in memory.
+const PAGES_AHEAD: usize = 4;
+
+/// Between two looks at the whole kernel, when nothing called for one. Events tell of every change; a look catches what
+/// they did not.
+const AUDIT: Duration = Duration::from_secs(60);
+
+/// An audit is made less often when it costs more than this part of the time: a ten thousandth of a CPU.
+const AUDIT_BUDGET: u32 = 10_000;
+
+/// The kernel does not answer, or refuses everything: how long until it is tried again.
+const KERNEL_PAUSE: Duration = Duration::from_secs(1);
+
+/// How the data plane stands, for readiness and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Against what it should be.
+    pub(crate) state: State,
+    /// The numbers of the last look.
+    pub(crate) numbers: view::Numbers,
+}
+
+/// What can be asked of the data plane.
+#[derive(Debug)]
+enum Ask {
+    View(oneshot::Sender<Box<View>>),
+    Vtep(Box<VtepSpec>),
+}
+
+/// A handle on the running thread.
+#[derive(Debug)]
+pub(crate) struct Dataplane {
+    asks: mpsc::Sender<Ask>,
+    /// Where the store's events go.
+    pub(crate) leases: mpsc::Sender<Vec<Event>>,
+    /// How it stands; closed when the thread has ended.
+    pub(crate) standing: watch::Receiver<Option<Standing>>,
+    /// Notified when the underlay's interface changed.
+    pub(crate) underlay: Arc<tokio::sync::Notify>,
+}
+
+impl Dataplane {
+    /// Starts the thread for one VTEP.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(scope: Scope, spec: VtepSpec, local: Local, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let (asks, asked) = mpsc::channel(4);
+        let (leases, events) = mpsc::channel(PAGES_AHEAD);
+        let (say, standing) = watch::channel(None);
+        let underlay = Arc::new(tokio::sync::Notify::new());
+        let task = Task { asked, events, say, underlay: Arc::clone(&underlay), metrics, ops: Tally::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("data-plane".to_owned()).spawn(move || runtime.block_on(task.run(scope, spec, local)))?;
+        Ok(Self { asks, leases, standing, underlay })
+    }
+
+    /// All that there is to say of it. None when it has ended.
+    pub(crate) async fn view(&self) -> Option<Box<View>> {
+        let (answer, view) = oneshot::channel();
+        self.asks.send(Ask::View(answer)).await.ok()?;
+        view.await.ok()
+    }
+
+    /// Says anew what the VTEP should be.
+    pub(crate) async fn set_vtep(&self, spec: VtepSpec) {
+        // A thread that has ended is told by `standing`.
+        let _ = self.asks.send(Ask::Vtep(Box::new(spec))).await;
+    }
+}
+
+struct Task {
+    asked: mpsc::Receiver<Ask>,
+    events: mpsc::Receiver<Vec<Event>>,
+    say: watch::Sender<Option<Standing>>,
+    underlay: Arc<tokio::sync::Notify>,
+    metrics: Arc<Metrics>,
+    ops: Tally,
+}
+
+/// What has been done since the last summary line.
+#[derive(Debug, Default)]
+struct Tally {
+    ops: usize,
+    since: Option<Instant>,
+}
+
+impl Task {
+    async fn run(mut self, scope: Scope, spec: VtepSpec, local: Local) {
+        let mut said = None;
+        while !self.events.is_closed() {
+            let opened = async {
+                let kernel = Netlink::open(scope.clone()).await?;
+                Reconciler::new(kernel, spec.clone(), local.clone(), Instant::now()).await
+            };
+            match opened.await {
+                Ok(reconciler) => return self.work(reconciler).await,
+                Err(error) => {
+                    self.trouble(&error, &mut said);
+                    tokio::time::sleep(KERNEL_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn work<K: Kernel>(mut self, mut reconciler: Reconciler<K>) {
+        let mut said = None;
+        let mut audit = next_audit(&reconciler);
+        loop {
+            match reconciler.step(Instant::now()).await {
+                Ok(step) => {
+                    said = None;
+                    self.account(&step, &mut reconciler);
+                    if step.more {
+                        // Take in what is there already, so that nothing waits for the whole of the work.
+                        while let Ok(events) = self.events.try_recv() {
+                            reconciler.leases(&events, Instant::now());
+                        }
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    self.trouble(&error, &mut said);
+                    tokio::time::sleep(KERNEL_PAUSE).await;
+                    reconciler.audit();
+                }
+            }
+            let due = reconciler.next_due().map_or(audit, |due| due.min(audit));
+            tokio::select! {
+                events = self.events.recv() => match events {
+                    Some(events) => reconciler.leases(&events, Instant::now()),
+                    None => return,
+                },
+                heard = reconciler.listen() => if let Err(error) = heard {
+                    self.trouble(&error, &mut said);
+                    tokio::time::sleep(KERNEL_PAUSE).await;
+                    reconciler.audit();
+                },
+                Some(ask) = self.asked.recv() => match ask {
+                    // The asker may have gone away meanwhile.
+                    Ask::View(answer) => drop(answer.send(Box::new(view::of(&reconciler)))),
+                    Ask::Vtep(spec) => reconciler.set_vtep(*spec),
+                },
+                () = tokio::time::sleep_until(due.into()) => {
+                    if audit <= Instant::now() {
+                        reconciler.audit();
+                        audit = next_audit(&reconciler);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the others what a step has come to.
+    fn account<K: Kernel>(&mut self, step: &Step, reconciler: &mut Reconciler<K>) {
+        notices::log(reconciler.take_notices());
+        if reconciler.take_underlay_changed() {
+            self.underlay.notify_one();
+        }
+        if step.ops > 0 {
+            self.metrics.planned(step.planned);
+            self.metrics.applied(step.applied);
+            self.ops.ops += step.ops;
+            self.ops.since.get_or_insert_with(|| Instant::now() - step.planned - step.applied);
+        }
+        if step.more {
+            return;
+        }
+        if let Some(since) = self.ops.since.take() {
+            let took = since.elapsed();
+            tracing::info!(operations = self.ops.ops, ?took, state = %reconciler.state(), "kernel brought into step");
+            self.ops.ops = 0;
+        }
+        let standing = Some(Standing { state: reconciler.state(), numbers: view::numbers(reconciler) });
+        self.say.send_if_modified(|before| {
+            let changed = *before != standing;
+            *before = standing;
+            changed
+        });
+    }
+
+    /// One line for each new trouble with the kernel, not for each attempt.
+    fn trouble(&self, error: &KernelError, said: &mut Option<String>) {
+        let text = error.to_string();
+        if said.as_ref() != Some(&text) {
+            tracing::error!(error = %text, retry_in = ?KERNEL_PAUSE, "kernel cannot be programmed");
+            self.say.send_modify(|standing| {
+                let numbers = standing.take().map(|standing| standing.numbers).unwrap_or_default();
+                *standing = Some(Standing { state: State::Troubled(1, text.clone()), numbers });
+            });
+            *said = Some(text);
+        }
+    }
+}
+
+/// The next audit: in a minute or so, later where the last dump was dear. The odd part keeps hosts from doing it all at once.
+fn next_audit<K: Kernel>(reconciler: &Reconciler<K>) -> Instant {
+    let (dumps, _, cost) = reconciler.dumps();
+    let odd = Duration::from_millis((u64::from(std::process::id()) * 7919 + dumps * 104_729) % 10_000);
+    Instant::now() + AUDIT.max(cost * AUDIT_BUDGET) + odd
+}
