@@ -17,9 +17,10 @@ const INTERVAL: Duration = Duration::from_millis(1);
 /// How long nothing has to happen: far longer than a record takes to be acted on.
 const CALM: Duration = Duration::from_millis(500);
 
-/// Records that no host may follow, and what each is. The first is no lease at all.
-const BAD: [(&str, &str, &str); 4] = [
-    ("test", "x", "a key that is no subnet"),
+/// A key that is no lease at all.
+const STRAY: (&str, &str) = ("test", "x");
+/// Records that no host may follow, and what each is.
+const BAD: [(&str, &str, &str); 3] = [
     ("10.5.201.0-24", "{", "not JSON"),
     (
         "10.5.202.0-24",
@@ -81,21 +82,24 @@ fn writes(watch: &Watch, device: u64) -> Result<usize> {
 pub(crate) fn bad_records(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
     tale.step("Bad records appear in etcd");
     let before = cast.members.iter().map(Member::entries).collect::<Result<Vec<_>>>()?;
-    for (key, value, _) in BAD {
+    let keys = || BAD.iter().map(|(key, value, _)| (*key, *value)).chain([STRAY]);
+    for (key, value) in keys() {
         cast.etcd.put(&format!("{SUBNETS}/{key}"), value)?;
     }
     let mut rows = Vec::new();
-    for (key, _, what) in BAD.iter().skip(1) {
-        for index in 0..cast.members.len() {
-            let member = cast.members.get(index).context("a host is missing")?;
-            cast.suspect = Some(member.host.name().to_owned());
-            let reason = wait_for(&format!("{} to say that it rejects {key}", member.host.name()), PATIENCE, || rejection(member, key))?;
-            ensure!(member.agent.log_contains(key), "the log of {} does not name {key}", member.host.name());
-            if index == 0 {
-                rows.push([(*key).to_owned(), (*what).to_owned(), reason]);
-            }
+    for member in &cast.members {
+        let name = member.host.name();
+        cast.suspect = Some(name.to_owned());
+        rows.clear();
+        for (key, _, what) in BAD {
+            let reason = wait_for(&format!("{name} to say that it rejects {key}"), PATIENCE, || rejection(member, key))?;
+            ensure!(member.agent.log_contains(key), "the log of {name} does not name {key}");
+            rows.push([key.to_owned(), what.to_owned(), reason]);
         }
+        let strays = member.agent.status_json()?.get("stray_keys").and_then(Value::as_u64);
+        ensure!(strays == Some(1), "{name} counts {strays:?} stray keys, not 1");
     }
+    rows.push([STRAY.0.to_owned(), "no subnet".to_owned(), "ignored, and counted".to_owned()]);
     tale.table(["key", "what it is", "what `loden status` and the log say"], &rows);
     cast.suspect = None;
     let start = Instant::now();
@@ -106,7 +110,7 @@ pub(crate) fn bad_records(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
     }
     cast.mesh()?.wait_whole(PATIENCE)?;
     tale.holds(&format!("all {} hosts say so, no entry of any peer has changed, all reach all", cast.members.len()));
-    for (key, ..) in BAD {
+    for (key, _) in keys() {
         cast.etcd.del(&format!("{SUBNETS}/{key}"))?;
     }
     Ok(())

@@ -38,7 +38,7 @@ pub(crate) fn open() -> Result<()> {
             kill(Pid::this(), Signal::SIGTERM)
         });
     } else {
-        println!("\nWaiting for SIGINT or SIGTERM.");
+        println!("\n`kill {}` takes all of it down.", wrapper()?);
     }
     ends.wait()?;
     println!("Taking it down.");
@@ -83,8 +83,12 @@ fn put_on_path(cast: &Cast) -> Result<()> {
     symlink(program, bin.join("loden")).with_context(|| format!("cannot link {} into {}", program.display(), bin.display()))
 }
 
-/// The sandbox's own way in, by the process id that its wrapper has outside.
+/// The sandbox's own way in.
 fn enter_command() -> Result<String> {
-    let wrapper = std::env::var("LODEN_SANDBOX_PID").context("LODEN_SANDBOX_PID is not set: run this by `make playground`")?;
-    Ok(format!("tests/support/sandbox --enter {wrapper}"))
+    Ok(format!("tests/support/sandbox --enter {}", wrapper()?))
+}
+
+/// The process id that the sandbox's wrapper has outside.
+fn wrapper() -> Result<String> {
+    std::env::var("LODEN_SANDBOX_PID").context("LODEN_SANDBOX_PID is not set: run this by `make playground`")
 }

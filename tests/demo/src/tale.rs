@@ -90,7 +90,7 @@ impl Tale {
     /// The end, when something does not hold.
     pub(crate) fn failed(&self, error: &Error, logs: &[(String, String)]) {
         println!("   {} step {} does not hold: {error:#}", self.ink(Ink::Red, "✗"), self.steps);
-        for (host, log) in logs {
+        for (host, log) in logs.iter().filter(|(_, log)| !log.is_empty()) {
             println!("\n   {}", self.ink(Ink::Bold, &format!("The log of the agent on {host} ends:")));
             log.lines().for_each(|line| println!("     {line}"));
         }

@@ -88,13 +88,14 @@ impl Agent {
         value.trim().parse().with_context(|| format!("metric {name} is {value:?}"))
     }
 
-    /// `loden status --json`.
+    /// `loden status --json`, whatever it exits with: an agent that is not ready says so by that too.
     ///
     /// # Errors
-    /// When it fails or prints no JSON.
+    /// When it prints no JSON: with what it said.
     pub fn status_json(&self) -> Result<Value> {
-        let text = self.ask(&["status", "--json"])?;
-        serde_json::from_str(&text).with_context(|| format!("the status is no JSON: {text}"))
+        let done = self.host.command(&self.options.program).args(["status", "--json"]).output()?;
+        serde_json::from_slice(&done.stdout)
+            .with_context(|| format!("the status is no JSON: {} {}", done.status, String::from_utf8_lossy(&done.stderr).trim()))
     }
 
     /// Runs the agent's program on its host with other arguments, such as `plan`, and returns what it prints.

@@ -48,7 +48,7 @@ fn links_files_and_sysctls_stay_within_and_the_exit_status_comes_out() -> Result
 
 #[test]
 fn killing_the_wrapper_takes_all_within_down() -> Result<()> {
-    for signal in [Signal::SIGKILL, Signal::SIGHUP] {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGHUP] {
         let (mut child, line) = started("sleep 1234.5 & setsid sleep 1234.5 & echo up; wait")?;
         ensure!(line == "up", "the sandbox said {line:?}");
         wait_for("both to sleep", SOON, || {
