@@ -4,11 +4,22 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use loden::cli::{self, Invocation};
+use loden::status;
 
 fn main() -> ExitCode {
     let done = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(Invocation::Help(text)) => write!(std::io::stdout(), "{text}"),
         Ok(Invocation::Version) => writeln!(std::io::stdout(), "{}", cli::version()),
+        Ok(Invocation::Status(options)) => match status::show(&options.subnet_file, options.json) {
+            Ok((text, ready)) => {
+                let printed = write!(std::io::stdout(), "{text}");
+                return if ready && printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            }
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "loden: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
         Ok(other) => writeln!(std::io::stdout(), "{other:#?}"),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "loden: {error}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{REQUEST, socket_path};
+use super::{REQUEST, render, socket_path};
 
 /// How long to wait for the next part of the answer, and for all of it: more than the agent itself takes at most.
 const PART_DEADLINE: Duration = Duration::from_secs(10);
@@ -74,6 +74,25 @@ pub fn ask(subnet_file: &Path) -> Result<String, AskError> {
         Ok(Answer { error: None }) => Ok(text),
         Ok(Answer { error: Some(answer) }) => Err(AskError::Refused { path, answer }),
         Err(error) => Err(AskError::Refused { path, answer: format!("something that is no report ({error})") }),
+    }
+}
+
+/// What `loden status` prints, as JSON or as text for people, and whether the agent is ready.
+///
+/// # Errors
+/// [`AskError`].
+pub fn show(subnet_file: &Path, json: bool) -> Result<(String, bool), AskError> {
+    let text = ask(subnet_file)?;
+    let ready = is_ready(&text);
+    if json {
+        return Ok((text, ready));
+    }
+    match serde_json::from_str(&text) {
+        Ok(report) => Ok((render(&report), ready)),
+        Err(error) => {
+            let answer = format!("a report of another version of loden ({error}); --json prints it as it is");
+            Err(AskError::Refused { path: socket_path(subnet_file), answer })
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod server;
 
 use std::path::{Path, PathBuf};
 
-pub use client::{AskError, ask, is_ready};
+pub use client::{AskError, ask, is_ready, show};
 pub use endpoint::BindError;
 pub use render::render;
 pub use report::{
