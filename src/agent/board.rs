@@ -1,0 +1,52 @@
+//! The notice board: what the session has come to, for those who report it. One writer, the session; others look.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::dataplane::Dataplane;
+use crate::status::Underlay;
+use lease::keeper::LeaseState;
+use lease::{LeaseKey, Owner};
+
+/// What is known of the running session.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    /// What stands in the way before there is a lease to keep.
+    pub(crate) blocked: Option<String>,
+    pub(crate) underlay: Option<Underlay>,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) lease: Option<watch::Receiver<LeaseState>>,
+    /// The subnets, while the lease is being claimed again too.
+    pub(crate) key: Option<LeaseKey>,
+    pub(crate) dataplane: Option<Arc<Dataplane>>,
+    /// Why the subnet file does not say what it should.
+    pub(crate) subnet_file: Option<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Where the facts are.
+#[derive(Debug, Clone)]
+pub(crate) struct Board {
+    facts: Arc<watch::Sender<Facts>>,
+}
+
+impl Board {
+    pub(crate) fn new() -> Self {
+        Self { facts: Arc::new(watch::Sender::new(Facts { blocked: Some("starting".to_owned()), ..Facts::default() })) }
+    }
+
+    /// Whoever looks sees each change, the last of several that come together.
+    pub(crate) fn look(&self) -> watch::Receiver<Facts> {
+        self.facts.subscribe()
+    }
+
+    /// Something stands in the way.
+    pub(crate) fn blocked(&self, reason: String) {
+        self.change(|facts| facts.blocked = Some(reason));
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Facts)) {
+        self.facts.send_modify(change);
+    }
+}

@@ -1,0 +1,108 @@
+//! The agent: what runs on every host, composed of the store, the lease's keeper, the data plane and those who report.
+//!
+//! Two threads. The *control* thread runs everything here: the store's client, the lease, the subnet file, HTTP, the
+//! status socket, signals. The [`dataplane`] thread alone speaks to the kernel. They share nothing but channels and the
+//! metrics' counters.
+//!
+//! The agent goes through [`session`]s: from the choice of the underlay and the network's configuration up to the running
+//! overlay. When one of the two changes, a session ends and the next begins: it adopts what it finds in the kernel, as a
+//! restart does, so that nothing is lost by it.
+
+mod board;
+mod dataplane;
+mod notices;
+mod place;
+mod reporter;
+mod session;
+mod sources;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use lease::LeaseStore;
+use lease::store::etcd::EtcdStore;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::cli::Options;
+use crate::http::{self, Readiness};
+use crate::metrics::Metrics;
+use crate::{status, systemd};
+use board::Board;
+pub(crate) use place::{Place, TTL, claim_for, find as find_place};
+pub use sources::store_of;
+
+/// Between a session that ended in an error and the next.
+const SESSION_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the agent until it is told to stop. The data plane stays as it is then.
+///
+/// # Errors
+/// What makes it useless to go on: options that cannot be used, an address that cannot be served on, another agent that
+/// runs here already.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(agent(options))
+}
+
+async fn agent(options: Options) -> anyhow::Result<()> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "loden agent starts");
+    if !options.without_effect.is_empty() {
+        tracing::warn!(flags = options.without_effect.join(", "), "flags without effect in this release");
+    }
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let store = store_of(&options.etcd)?;
+    let metrics = Arc::new(Metrics::new());
+    let board = Board::new();
+    let (say_ready, readiness) = watch::channel(Readiness::NotReady("starting".to_owned()));
+    let mut tasks = JoinSet::new();
+    if let Some(address) = options.healthz {
+        tasks.spawn(http::Server::bind(address).await?.serve(readiness, Arc::clone(&metrics)));
+    }
+    let (ask, asked) = mpsc::channel(1);
+    tasks.spawn(status::Server::bind(&options.subnet_file)?.serve(ask));
+    tasks.spawn(reporter::answer(asked, board.clone(), options.etcd.clone(), store.health(), say_ready.subscribe()));
+    tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready));
+    tasks.spawn(watchdog());
+    let config = sources::follow_config(store.clone(), &mut tasks);
+    let stopped = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        never = sessions(&options, &store, &metrics, &board, config) => match never {},
+    };
+    systemd::stopping();
+    tracing::info!(signal = stopped, "loden agent stops; lease and data plane stay as they are");
+    Ok(())
+}
+
+/// One session after another.
+async fn sessions(
+    options: &Options,
+    store: &EtcdStore,
+    metrics: &Arc<Metrics>,
+    board: &Board,
+    mut config: sources::ConfigFeed,
+) -> std::convert::Infallible {
+    loop {
+        match session::run(options, store, metrics, board, &mut config).await {
+            Ok(why) => tracing::info!(why, "beginning again from the kernel as it is"),
+            Err(error) => {
+                board.blocked(format!("{error:#}"));
+                tracing::error!(error = format!("{error:#}"), retry_in = ?SESSION_PAUSE, "cannot go on");
+                tokio::time::sleep(SESSION_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn watchdog() {
+    let Some(period) = systemd::watchdog_period() else { return };
+    loop {
+        systemd::alive();
+        tokio::time::sleep(period).await;
+    }
+}
+

@@ -1,0 +1,304 @@
+//! One session: underlay, configuration, lease, data plane, and then keeping the subnet file and watching for what ends it.
+//!
+//! Dropping a session at any point is safe: it leaves the lease and the kernel as they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use lease::keeper::{Keeper, LeaseState};
+use lease::store::etcd::EtcdStore;
+use lease::{Entry, Event, LeaseKey, LeaseStore, NetworkConfig, Rng, VxlanConfig};
+use overlay::underlay::Underlay;
+use overlay::{Local, Scope, VtepSpec};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::board::{Board, Facts};
+use super::dataplane::Dataplane;
+use super::place::{self, Place};
+use super::sources::{ConfigFeed, Unusable, next_usable, usable};
+use crate::cli::Options;
+use crate::metrics::Metrics;
+use crate::status;
+use crate::subnet_env::{FamilyEnv, Remembered, SubnetEnv, SubnetFile};
+
+/// How often to look for an interface while there is none that will do.
+const UNDERLAY_PAUSE: Duration = Duration::from_secs(1);
+
+/// After a change of the underlay: until a burst of them (address away, address back) is over.
+const UNDERLAY_SETTLE: Duration = Duration::from_millis(50);
+
+/// Pages of leases between the store and the dispatcher.
+const PAGES_AHEAD: usize = 2;
+
+/// Runs until the underlay or the configuration changes in a way that asks for another session: says which.
+///
+/// # Errors
+/// What keeps the session from going on; the next may have more luck.
+pub(super) async fn run(
+    options: &Options,
+    store: &EtcdStore,
+    metrics: &Arc<Metrics>,
+    board: &Board,
+    feed: &mut ConfigFeed,
+) -> anyhow::Result<&'static str> {
+    let config_key = format!("{}/config", options.etcd.prefix);
+    let place = underlay(options, board).await;
+    board.change(|facts| {
+        facts.underlay = Some(shown(&place));
+        facts.owner = Some(place.owner);
+        facts.warnings = place.warning.iter().cloned().collect();
+        facts.blocked = Some("waiting for the network configuration".to_owned());
+    });
+    let refused = |unusable: &Unusable| {
+        board.blocked(unusable.to_string());
+        match unusable {
+            Unusable::Missing { .. } => tracing::warn!(reason = %unusable, "waiting for the network configuration"),
+            Unusable::Invalid { .. } | Unusable::NotYet { .. } => {
+                tracing::error!(reason = %unusable, "waiting for another network configuration");
+            }
+        }
+    };
+    let (config, vxlan) = next_usable(feed, &config_key, refused).await.context("the configuration is no longer followed")?;
+    let pool = config.v4.context("the configuration has no IPv4 network")?;
+
+    let mut tasks = JoinSet::new();
+    let remembered = Remembered::read(&options.subnet_file);
+    if let Some(warning) = &remembered.warning {
+        tracing::warn!(%warning, "subnet file cannot be read: it will be written anew");
+    }
+    let claim = place::claim_for(&place, &config, vxlan, remembered.key()).await?;
+    let (mut keeper, mut lease, tell) = Keeper::new(store.clone(), claim, options.renew_margin, Rng::from_entropy());
+    tasks.spawn(async move { keeper.run(&CancellationToken::new()).await });
+    board.change(|facts| {
+        facts.blocked = None;
+        facts.lease = Some(lease.clone());
+    });
+    let entry = held(&mut lease).await.context("the lease is no longer kept")?;
+    let (spec, local) = wanted(&place, &config, vxlan, &entry)?;
+    let subnet = local.subnet;
+    let content = SubnetEnv {
+        v4: Some(FamilyEnv { network: pool.network, subnet }),
+        v6: None,
+        mtu: spec.mtu,
+        ip_masq: options.ip_masq,
+    }
+    .render();
+    tracing::info!(%subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "lease held");
+
+    let scope = Scope { device: spec.name.clone(), network: pool.network, underlay: Some(place.underlay.index) };
+    let dataplane = Arc::new(Dataplane::start(scope, spec, local, Arc::clone(metrics)).context("cannot start the data plane's thread")?);
+    board.change(|facts| {
+        facts.key = Some(entry.key);
+        facts.dataplane = Some(Arc::clone(&dataplane));
+    });
+    let _clear = Clear(board);
+    tasks.spawn(dispatch(store.clone(), Arc::clone(&dataplane), entry.key, tell));
+    tasks.spawn(keep_subnet_file(options.subnet_file.clone(), content, board.clone(), Arc::clone(metrics)));
+    let mut running = dataplane.standing.clone();
+    tokio::select! {
+        why = underlay_change(options, &place, &dataplane) => Ok(why),
+        why = config_change(feed, &config_key, &config, entry.key) => why,
+        why = lease_change(&mut lease, &entry) => Ok(why),
+        _ = async { while running.changed().await.is_ok() {} } => anyhow::bail!("the data plane's thread has ended"),
+    }
+}
+
+/// Takes the session's parts off the board when it ends.
+struct Clear<'a>(&'a Board);
+
+impl Drop for Clear<'_> {
+    fn drop(&mut self) {
+        self.0.change(|facts| {
+            let Facts { blocked: _, underlay: _, owner: _, lease, key: _, dataplane, subnet_file, warnings: _ } = facts;
+            *lease = None;
+            *dataplane = None;
+            *subnet_file = None;
+        });
+    }
+}
+
+/// The interface between the hosts. Waits for one that will do, and says once what was looked for and what there is.
+async fn underlay(options: &Options, board: &Board) -> Place {
+    let mut said = None;
+    loop {
+        match place::find(&options.interface).await {
+            Ok(place) => return place,
+            Err(error) => {
+                let text = error.to_string();
+                if said.as_ref() != Some(&text) {
+                    tracing::error!(error = text, "no interface for the tunnel yet");
+                    board.blocked(text.clone());
+                    said = Some(text);
+                }
+            }
+        }
+        tokio::time::sleep(UNDERLAY_PAUSE).await;
+    }
+}
+
+fn shown(place: &Place) -> status::Underlay {
+    let Underlay { index: _, name, mtu, mac: _, address, public_ip } = &place.underlay;
+    status::Underlay {
+        interface: name.clone(),
+        address: *address,
+        public_ip: Some(*public_ip).filter(|public_ip| public_ip != address),
+        mtu: mtu.0,
+    }
+}
+
+/// The lease, once it is held.
+async fn held(lease: &mut watch::Receiver<LeaseState>) -> Option<Entry> {
+    loop {
+        if let LeaseState::Held(held) = &*lease.borrow_and_update() {
+            return Some(held.entry.clone());
+        }
+        lease.changed().await.ok()?;
+    }
+}
+
+/// What the kernel should have, and what the other hosts' leases are held against.
+fn wanted(place: &Place, config: &NetworkConfig, vxlan: VxlanConfig, entry: &Entry) -> anyhow::Result<(VtepSpec, Local)> {
+    let (pool, subnet) = config.v4.zip(entry.key.v4()).context("the lease has no IPv4 subnet")?;
+    let vtep = entry.record.as_ref().ok().and_then(|record| record.vtep).context("our own lease names no VTEP")?;
+    let underlay = &place.underlay;
+    let spec = overlay::vtep_spec(&vxlan, &pool, subnet, underlay.address, underlay.mtu, vtep.mac)?;
+    let mut addresses = vec![underlay.address];
+    addresses.extend(Some(underlay.public_ip).filter(|public_ip| *public_ip != underlay.address));
+    let local = Local { key: entry.key, subnet, network: pool.network, subnet_len: pool.subnet_len, vni: vxlan.vni, mac: vtep.mac, addresses };
+    Ok((spec, local))
+}
+
+/// Hands what the store says to the data plane, and what it says of our own key to the lease's keeper.
+async fn dispatch(store: EtcdStore, dataplane: Arc<Dataplane>, own: LeaseKey, tell: mpsc::Sender<Event>) {
+    let (events, mut arriving) = mpsc::channel::<Vec<Event>>(PAGES_AHEAD);
+    let forward = async {
+        let mut own = Own { key: own, named: false };
+        while let Some(page) = arriving.recv().await {
+            for event in page.iter().filter_map(|event| own.concerns(event)) {
+                if tell.send(event).await.is_err() {
+                    return;
+                }
+            }
+            if dataplane.leases.send(page).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = store.watch(events) => {}
+        () = forward => {}
+    }
+}
+
+/// Our own key, as the watch speaks of it.
+struct Own {
+    key: LeaseKey,
+    /// Whether the snapshot that is coming in has named it.
+    named: bool,
+}
+
+impl Own {
+    /// What an event says of our key: one that a whole snapshot does not name is gone.
+    fn concerns(&mut self, event: &Event) -> Option<Event> {
+        match event {
+            Event::Init => {
+                self.named = false;
+                None
+            }
+            Event::InitApply(entry) if entry.key == self.key => {
+                self.named = true;
+                Some(event.clone())
+            }
+            Event::InitDone(_) if !self.named => Some(Event::Delete(self.key)),
+            Event::Apply(entry) if entry.key == self.key => Some(event.clone()),
+            Event::Delete(key) if *key == self.key => Some(event.clone()),
+            Event::InitApply(_) | Event::InitDone(_) | Event::Apply(_) | Event::Delete(_) | Event::Stray(_) => None,
+        }
+    }
+}
+
+/// Keeps the subnet file saying what it should.
+async fn keep_subnet_file(path: std::path::PathBuf, content: String, board: Board, metrics: Arc<Metrics>) {
+    let (mut file, unwatched) = SubnetFile::new(path.clone());
+    if let Some(error) = unwatched {
+        tracing::warn!(%error, "no inotify: the subnet file is looked at every half minute only");
+    }
+    let mut said = None;
+    loop {
+        match file.ensure(&content).await {
+            Ok(written) => {
+                if written {
+                    tracing::info!(path = %path.display(), "subnet file written");
+                }
+                said = None;
+                board.change(|facts| facts.subnet_file = None);
+            }
+            Err(error) => {
+                let text = format!("{:#}", anyhow::Error::new(error));
+                if said.as_ref() != Some(&text) {
+                    tracing::error!(error = text, "subnet file cannot be written");
+                    board.change(|facts| facts.subnet_file = Some(text.clone()));
+                    said = Some(text);
+                }
+            }
+        }
+        let disturbance = file.changed().await;
+        if said.is_none() {
+            tracing::warn!(harm = ?disturbance.harm, in_a_row = disturbance.in_a_row, "subnet file was changed by somebody: putting it back");
+            metrics.healed("subnet_file", 1);
+        }
+    }
+}
+
+/// Ends when the underlay is not what it was any more.
+async fn underlay_change(options: &Options, place: &Place, dataplane: &Dataplane) -> &'static str {
+    loop {
+        dataplane.underlay.notified().await;
+        tokio::time::sleep(UNDERLAY_SETTLE).await;
+        match place::find(&options.interface).await {
+            Ok(now) if now.underlay != place.underlay => return "the underlay has changed",
+            Ok(_) => {}
+            // Down, or without address for now: what is in the kernel serves as well as anything.
+            Err(error) => tracing::warn!(%error, "underlay not usable at the moment; the overlay stays as it is"),
+        }
+    }
+}
+
+/// Ends when there is another configuration that can be taken over while containers run.
+async fn config_change(feed: &mut ConfigFeed, key: &str, running: &NetworkConfig, own: LeaseKey) -> anyhow::Result<&'static str> {
+    loop {
+        feed.changed().await.context("the configuration is no longer followed")?;
+        let text = feed.borrow_and_update().clone().flatten();
+        match usable(text.as_deref(), key) {
+            Ok((config, _)) if config == *running => {}
+            Ok((config, _)) if may_follow(running, &config, own) => return Ok("the network configuration has changed"),
+            Ok(_) => tracing::error!("network configuration changed in what containers depend on: it takes effect at the agent's next start"),
+            Err(unusable) => tracing::error!(reason = %unusable, "network configuration cannot be used: the one before stays in force"),
+        }
+    }
+}
+
+/// Whether the new configuration leaves alone what containers and other hosts depend on: network, subnet, VNI, port.
+fn may_follow(running: &NetworkConfig, new: &NetworkConfig, own: LeaseKey) -> bool {
+    let (lease::Backend::Vxlan(before), lease::Backend::Vxlan(after)) = (&running.backend, &new.backend) else { return false };
+    let same_network = running.v4.map(|pool| (pool.network, pool.subnet_len)) == new.v4.map(|pool| (pool.network, pool.subnet_len));
+    same_network && new.admits(own) && (before.vni, before.port, before.gbp) == (after.vni, after.port, after.gbp)
+}
+
+/// Ends when the lease is held again with other subnets or another MAC than the data plane was started with.
+async fn lease_change(lease: &mut watch::Receiver<LeaseState>, started_with: &Entry) -> &'static str {
+    loop {
+        if lease.changed().await.is_err() {
+            return "the lease is no longer kept";
+        }
+        if let LeaseState::Held(held) = &*lease.borrow_and_update() {
+            let vtep = |entry: &Entry| entry.record.as_ref().ok().and_then(|record| record.vtep);
+            if held.entry.key != started_with.key || vtep(&held.entry) != vtep(started_with) {
+                return "the lease has changed";
+            }
+        }
+    }
+}

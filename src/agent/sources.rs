@@ -1,0 +1,91 @@
+//! What the agent reads from the store besides the leases: the network configuration, followed across sessions.
+
+use lease::store::ConfigText;
+use lease::store::etcd::{self, EtcdStore};
+use lease::{Backend, LeaseStore, NetworkConfig, VxlanConfig};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::cli::EtcdOptions;
+
+/// The configuration's text as the store has it; the outer none while the store has not said anything.
+pub(crate) type ConfigFeed = watch::Receiver<Option<ConfigText>>;
+
+/// The store that the options name. Nothing is connected yet.
+///
+/// # Errors
+/// A file that cannot be used, by its name.
+pub fn store_of(options: &EtcdOptions) -> anyhow::Result<EtcdStore> {
+    let EtcdOptions { endpoints, prefix, ca_file, identity, credentials } = options.clone();
+    let (cert_file, key_file) = identity.map(|identity| (identity.cert_file, identity.key_file)).unzip();
+    let (username, password) = match credentials {
+        Some(credentials) => {
+            let password = credentials.password.read()?;
+            (Some(credentials.username), Some(etcd::Secret::new(password.expose().to_owned())))
+        }
+        None => (None, None),
+    };
+    let endpoints = endpoints.iter().map(ToString::to_string).collect();
+    Ok(EtcdStore::new(etcd::EtcdOptions { endpoints, prefix: prefix.to_string(), ca_file, cert_file, key_file, username, password })?)
+}
+
+/// Follows the configuration until the tasks are dropped.
+pub(crate) fn follow_config(store: EtcdStore, tasks: &mut JoinSet<()>) -> ConfigFeed {
+    let (texts, mut arriving) = mpsc::channel(1);
+    let (say, feed) = watch::channel(None);
+    tasks.spawn(async move { store.watch_config(texts).await });
+    tasks.spawn(async move {
+        while let Some(text) = arriving.recv().await {
+            say.send_replace(Some(text));
+        }
+    });
+    feed
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("network configuration missing: put one under {key}, such as {{\"Network\":\"10.5.0.0/16\",\"Backend\":{{\"Type\":\"vxlan\"}}}}")]
+    Missing { key: String },
+    #[error("network configuration under {key} unusable: {reason}")]
+    Invalid { key: String, reason: String },
+    #[error("network configuration under {key} wants {what}, which this release cannot do yet")]
+    NotYet { key: String, what: &'static str },
+}
+
+/// What a configuration's text comes to.
+pub(crate) fn usable(text: Option<&str>, key: &str) -> Result<(NetworkConfig, VxlanConfig), Unusable> {
+    let key = key.to_owned();
+    let Some(text) = text else { return Err(Unusable::Missing { key }) };
+    let config: NetworkConfig = match text.parse() {
+        Ok(config) => config,
+        Err(error) => return Err(Unusable::Invalid { key, reason: format!("{error}") }),
+    };
+    if config.v6.is_some() || config.v4.is_none() {
+        return Err(Unusable::NotYet { key, what: "IPv6 (EnableIPv6)" });
+    }
+    match config.backend {
+        Backend::Vxlan(vxlan) => Ok((config, vxlan)),
+        Backend::HostGw => Err(Unusable::NotYet { key, what: "backend host-gw" }),
+        Backend::Alloc => Err(Unusable::NotYet { key, what: "backend alloc" }),
+    }
+}
+
+/// The next configuration that can be used. Says once what is the matter with one that cannot.
+pub(crate) async fn next_usable(feed: &mut ConfigFeed, key: &str, mut say: impl FnMut(&Unusable)) -> Option<(NetworkConfig, VxlanConfig)> {
+    let mut said = None;
+    loop {
+        let text = feed.borrow_and_update().clone();
+        if let Some(text) = text {
+            match usable(text.as_deref(), key) {
+                Ok(config) => return Some(config),
+                Err(unusable) if said.as_ref() != Some(&unusable) => {
+                    say(&unusable);
+                    said = Some(unusable);
+                }
+                Err(_) => {}
+            }
+        }
+        feed.changed().await.ok()?;
+    }
+}
