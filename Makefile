@@ -77,7 +77,8 @@ doc: ## the crates' documentation: target/doc
 	@$(SETUP) rust build
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
 
-install: build ## install binary, flanneld link and systemd unit (PREFIX=/usr/local, DESTDIR=)
+install: ## install what `make build` built: binary, flanneld link, systemd unit (PREFIX=/usr/local, DESTDIR=)
+	@[[ -x $(TARGET)/release/loden ]] || $(MAKE) build
 	@flanneld='$(DESTDIR)$(BINDIR)/flanneld'; \
 	if [[ -e $$flanneld && $$(readlink "$$flanneld") != loden ]]; then \
 		echo "install: $$flanneld is not ours: move it away first, or choose another PREFIX" >&2; exit 1; \
