@@ -37,7 +37,7 @@ fn demo() -> Result<()> {
     let mut tale = Tale::new();
     tale.title(
         "loden: a VXLAN overlay",
-        "Hosts and containers are namespaces, etcd is etcd, every packet is real. The machine's own network is out of reach.",
+        "Hosts and containers are namespaces, all else is real. This machine's own network is out of reach.",
     );
     let mut cast = Cast::new()?;
     let steps = [

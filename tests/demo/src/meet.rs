@@ -49,7 +49,7 @@ pub(crate) fn ping_matrix(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
         pinging.into_iter().try_fold(0, |sum, one| Ok::<_, anyhow::Error>(sum + one.join().map_err(|_| anyhow!("a ping panicked"))??))
     })?;
     let full = all.first().map_or(0, |container| container.full_payload());
-    tale.figure("pings answered", pings.to_string(), &format!("{SMALL} bytes, and {full}: the full MTU, not to be fragmented"));
+    tale.figure("pings answered", pings.to_string(), &format!("{SMALL} bytes, and {full}: full MTU, unfragmented"));
     Ok(())
 }
 
@@ -70,10 +70,6 @@ pub(crate) fn fourth_host(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
     cast.mesh()?.wait_whole(PATIENCE)?;
     let member = cast.member("h4")?;
     let (after, ready, subnet) = (member.started.elapsed(), time(member.ready_after), member.subnet()?);
-    tale.figure(
-        "agent started, until all reach its containers",
-        time(after),
-        &format!("{subnet}; ready after {ready}, then two containers are made"),
-    );
+    tale.figure("agent started, until its containers meet", time(after), &format!("{subnet}, ready after {ready}"));
     Ok(())
 }

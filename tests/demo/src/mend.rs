@@ -21,15 +21,13 @@ pub(crate) fn device(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
     ensure!(vtep.index != before.0.index, "{VTEP} was not deleted at all");
     ensure!(vtep.mac == before.0.mac && vtep.mtu == before.0.mtu, "{VTEP} came back as another: {} MTU {}", vtep.mac, vtep.mtu);
     same_entries(cast, "h2", &before.1)?;
-    tale.figure("device deleted, until all containers reach all", time(took), "with its MAC, and every entry as before");
+    tale.figure("device deleted, until all reach all", time(took), "same MAC, same entries");
     Ok(())
 }
 
 pub(crate) fn entries(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
     tale.step("Somebody deletes routes, neighbours, FDB entries");
-    tale.say(
-        "Each peer's on each host, one at a time; timed from just before the kernel is asked to delete it until its return is heard of.",
-    );
+    tale.say("Each in turn; timed from the request to delete it until the kernel tells of its return.");
     let kinds = [(Table::Route, "a route"), (Table::Neighbour, "a neighbour"), (Table::Fdb, "an FDB entry")];
     for (table, kind) in kinds {
         let mut outages = Vec::new();
@@ -50,7 +48,7 @@ pub(crate) fn entries(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
         tale.figure(
             &format!("{kind} deleted, until it is back"),
             time(*median),
-            &format!("median of {}; the longest {}", outages.len(), time(worst)),
+            &format!("median of {}, longest {}", outages.len(), time(worst)),
         );
     }
     Ok(())

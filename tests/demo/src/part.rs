@@ -62,8 +62,8 @@ pub(crate) fn killed_under_a_stream(cast: &mut Cast, tale: &mut Tale) -> Result<
     let written = writes(&watch, before.0.index)?;
     ensure!(written == 0, "the restarted agent wrote {written} times what was there already");
     ensure!(lost == 0, "{lost} of {sent} packets were lost; the longest gap was {}", time(gap));
-    tale.figure("packets lost while it was dead and came back", lost.to_string(), &format!("of {sent}, one each ms and way"));
-    tale.figure("started again, until ready", time(ready), "device and entries adopted without a single write");
+    tale.figure("packets lost, dead and coming back", lost.to_string(), &format!("of {sent}: one a millisecond, each way"));
+    tale.figure("started again, until ready", time(ready), "nothing written: all was right");
     Ok(())
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn a_host_leaves(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
         })?;
     }
     let took = start.elapsed();
-    tale.figure("`loden release`, until its entries are gone everywhere", time(took), &format!("{subnet} can be leased again"));
+    tale.figure("`loden release`, until forgotten by all", time(took), &format!("{subnet} can be leased again"));
     let leaving = cast.member("h4")?;
     leaving.agent.ask(&["cleanup"])?;
     ensure!(leaving.vtep().is_err(), "{VTEP} is still there");

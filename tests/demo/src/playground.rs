@@ -23,7 +23,7 @@ pub(crate) fn open() -> Result<()> {
     ends.thread_block()?;
 
     let tale = Tale::new();
-    tale.title("loden: a playground", "Three hosts with two containers each, as namespaces. The machine's own network is out of reach.");
+    tale.title("loden: a playground", "Three hosts, two containers each, as namespaces. This machine's own network is out of reach.");
     let mut cast = Cast::new()?;
     if let Err(error) = cast.enter(&HOSTS) {
         tale.failed(&error, &cast.logs());

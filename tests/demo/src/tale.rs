@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Error;
 
-/// The width of a figure's description, so that figures stand under each other.
-const WIDTH: usize = 52;
+/// The width of a figure's description, so that figures stand under each other and all fits a terminal of 100 columns.
+const WIDTH: usize = 40;
 
 /// The narrator, who remembers the figures for the end.
 pub(crate) struct Tale {

@@ -21,6 +21,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 /// An answer that the kernel itself gives comes at once.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -31,6 +32,7 @@ const BUFFER: usize = 1 << 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) kind: u16,
+    pub(crate) flags: u16,
     pub(crate) body: Vec<u8>,
 }
 
@@ -72,12 +74,22 @@ impl Socket {
     pub(crate) fn dump(&self, kind: u16, family: u8) -> Result<Vec<Message>> {
         let mut body = vec![family];
         body.resize(BODY, 0);
-        self.request(kind, NLM_F_DUMP, &body)?;
-        let mut all = Vec::new();
+        loop {
+            self.request(&Message { kind, flags: NLM_F_DUMP, body: body.clone() })?;
+            // One that the tables changed under may lack entries.
+            if let Some(all) = self.dumped()? {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn dumped(&self) -> Result<Option<Vec<Message>>> {
+        let (mut all, mut whole) = (Vec::new(), true);
         loop {
             for message in self.answer()? {
+                whole &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.kind {
-                    NLMSG_DONE => return Ok(all),
+                    NLMSG_DONE => return fail(&message).map(|()| whole.then_some(all)),
                     NLMSG_ERROR => fail(&message)?,
                     _ => all.push(message),
                 }
@@ -86,8 +98,8 @@ impl Socket {
     }
 
     /// Sends a request that is to be acknowledged.
-    pub(crate) fn request_change(&self, message: &Message) -> Result<()> {
-        self.request(message.kind, NLM_F_ACK, &message.body)
+    pub(crate) fn request_change(&self, kind: u16, body: Vec<u8>) -> Result<()> {
+        self.request(&Message { kind, flags: NLM_F_ACK, body })
     }
 
     /// Reads the acknowledgement.
@@ -95,10 +107,11 @@ impl Socket {
         self.answer()?.iter().filter(|message| message.kind == NLMSG_ERROR).try_for_each(fail)
     }
 
-    fn request(&self, kind: u16, flags: u16, body: &[u8]) -> Result<()> {
+    fn request(&self, message: &Message) -> Result<()> {
+        let Message { kind, flags, body } = message;
         let mut bytes = u32::try_from(HEADER + body.len())?.to_ne_bytes().to_vec();
         bytes.extend(kind.to_ne_bytes());
-        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | *flags).to_ne_bytes());
         // Sequence and port: one request is under way at a time, and the kernel fills in the sender.
         bytes.extend([0; 8]);
         bytes.extend(body);
@@ -136,12 +149,13 @@ impl Socket {
 fn split(bytes: &[u8]) -> Option<(Message, &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let flags = u16::from_ne_bytes(*bytes.get(6..)?.first_chunk()?);
     let body = bytes.get(HEADER..length)?.to_vec();
-    Some((Message { kind, body }, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+    Some((Message { kind, flags, body }, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
 fn fail(message: &Message) -> Result<()> {
-    // `struct nlmsgerr` begins with a negated errno, 0 in an acknowledgement.
+    // Both `struct nlmsgerr` and the body of NLMSG_DONE begin with a negated errno, 0 where all went well.
     match message.number_at(0) {
         Some(0) => Ok(()),
         Some(number) => bail!("the kernel refuses: {}", Errno::from_raw(i32::from_ne_bytes(number.to_ne_bytes()).wrapping_neg())),

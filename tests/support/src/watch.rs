@@ -86,10 +86,9 @@ impl KernelEntry {
         (self.table, self.device, &self.key) == (other.table, other.device, &other.key)
     }
 
-    /// What the kernel told, sent back, deletes the entry; only the message's type is another.
-    fn deletion(&self) -> Message {
-        let kind = if self.table == Table::Route { RTM_DELROUTE } else { RTM_DELNEIGH };
-        Message { kind, body: self.message.body.clone() }
+    /// What the kernel told, sent back under this type, deletes the entry.
+    fn deletion(&self) -> u16 {
+        if self.table == Table::Route { RTM_DELROUTE } else { RTM_DELNEIGH }
     }
 }
 
@@ -116,9 +115,9 @@ impl Watch {
     /// When the kernel refuses, or the entry has not come back by the deadline.
     pub fn outage(&self, entry: &KernelEntry, deadline: Duration) -> Result<Duration> {
         while !self.changes(Duration::ZERO)?.is_empty() {}
-        let deletion = entry.deletion();
+        let (deletion, told) = (entry.deletion(), entry.message.body.clone());
         let start = Instant::now();
-        self.hands.request_change(&deletion)?;
+        self.hands.request_change(deletion, told)?;
         let mut gone = false;
         while let Some(left) = deadline.checked_sub(start.elapsed()) {
             let changes = self.changes(left)?;
