@@ -241,4 +241,15 @@ mod tests {
     fn an_unknown_flag_ends_the_reading() {
         assert_eq!(read(&["--ifcae", "eth0", "--v"], &[]).unwrap(), ["--ifcae"]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_comes_out_means_the_same_when_read_again(words in proptest::collection::vec("-{0,2}(v|iface|ip-masq|public-ip|x)?=?[a-z-]{0,3}", 0..6)) {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            if let Ok(once) = read(&words, &[]) {
+                let again: Vec<&str> = once.iter().map(String::as_str).collect();
+                proptest::prop_assert_eq!(read(&again, &[]).unwrap(), once);
+            }
+        }
+    }
 }

@@ -97,9 +97,7 @@ pub fn parse(
     let mut program = program(as_flanneld);
     match name.as_str() {
         "" => {
-            return Err(UsageError::new(
-                "a command is wanted: agent, status, plan, release, cleanup or version; see loden --help".to_owned(),
-            ));
+            return Err(UsageError::new("a command is wanted: agent, status, plan, release, cleanup or version; see loden --help"));
         }
         "-version" | "--version" | "version" if words.is_empty() => return Ok(Invocation::Version),
         "-h" | "-help" | "--help" => return Ok(Invocation::Help(program.render_help().to_string())),

@@ -1,5 +1,3 @@
-#![expect(clippy::panic, reason = "a test that gets the wrong command fails")]
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 

@@ -97,6 +97,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
     use tokio::time::timeout;
 
     use super::*;
@@ -114,17 +115,19 @@ mod tests {
         timeout(DEADLINE, ask).await.unwrap()
     }
 
-    async fn start(readiness: watch::Receiver<Readiness>) -> SocketAddr {
+    /// Where a server answers, for as long as the tasks are kept.
+    async fn start(readiness: watch::Receiver<Readiness>) -> (SocketAddr, JoinSet<()>) {
         let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let address = server.address().unwrap();
-        tokio::spawn(server.serve(readiness, Arc::new(Metrics::new())));
-        address
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server.serve(readiness, Arc::new(Metrics::new())));
+        (address, tasks)
     }
 
     #[tokio::test]
     async fn readiness_follows_what_it_is_told_and_health_does_not() {
         let (tell, told) = watch::channel(Readiness::NotReady("the lease is lost".into()));
-        let address = start(told).await;
+        let (address, _tasks) = start(told).await;
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("not ready: the lease is lost\n"), "{answer}");
         assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
@@ -137,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn metrics_are_openmetrics_and_other_paths_are_not_found() {
         let (_tell, told) = watch::channel(Readiness::Ready);
-        let address = start(told).await;
+        let (address, _tasks) = start(told).await;
         let answer = get(address, "/metrics").await;
         assert!(answer.contains("application/openmetrics-text") && answer.ends_with("# EOF\n"), "{answer}");
         assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
@@ -154,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn connections_that_ended_leave_room_for_the_next() {
         let (_tell, told) = watch::channel(Readiness::Ready);
-        let address = start(told).await;
+        let (address, _tasks) = start(told).await;
         let mut idle = Vec::new();
         for _ in 0..limit::CONNECTIONS_MAX {
             idle.push(TcpStream::connect(address).await.unwrap());

@@ -66,6 +66,8 @@ fn write_new(path: &Path, content: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn names(directory: &Path) -> Vec<String> {
@@ -104,18 +106,38 @@ mod tests {
         assert_eq!(names(root.path()), ["subnet.env"]);
     }
 
+    /// Not a test by itself: what the next one runs where it has a small file system of its own.
     #[test]
-    fn a_full_disk_leaves_the_old_file_in_force() {
-        // Every write to /dev/full fails for want of space (full(4)), as the temporary file's would.
-        let error = OpenOptions::new().write(true).open("/dev/full").and_then(|mut file| file.write_all(b"x")).unwrap_err();
-        assert_eq!(remedy(&error), "; make room on its file system");
-
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("subnet.env");
+    #[ignore = "run by another test in a mount namespace of its own"]
+    fn on_a_small_disk() {
+        let directory = PathBuf::from(std::env::var_os("SMALL_DISK").unwrap());
+        let path = directory.join("subnet.env");
         put(&path, "old").unwrap();
-        // A directory where the temporary file would stand cannot be removed as a file: the write fails before the rename.
-        fs::create_dir(root.path().join(".subnet.env.tmp")).unwrap();
-        assert!(put(&path, "new").is_err());
+        let mut filler = File::create(directory.join("filler")).unwrap();
+        while filler.write_all(&[0; 4096]).is_ok() {}
+        drop(filler);
+        let error = put(&path, "new").unwrap_err().to_string();
+        assert!(error.contains("make room"), "{error}");
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(&directory).len()), ("old", 2));
+
+        let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&directory).status().unwrap();
+        assert!(remounted.success());
+        let error = put(&path, "new").unwrap_err().to_string();
+        assert!(error.contains("read-only") && error.contains("--subnet-file"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_full_or_read_only_disk_is_told_and_leaves_the_old_file_in_force() {
+        let root = tempfile::tempdir().unwrap();
+        let script =
+            "mount -t tmpfs -o size=64k small \"$SMALL_DISK\" && exec \"$0\" --exact subnet_env::put::tests::on_a_small_disk --ignored";
+        let done = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .env("SMALL_DISK", root.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     }
 }

@@ -215,11 +215,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("subnet.env");
         let mut file = in_place(&path).await;
-        for (harm, act) in [
-            (Harm::Removed, (|path| fs::remove_file(path).unwrap()) as fn(&Path)),
-            (Harm::Edited, |path| fs::write(path, "b=2\n").unwrap()),
-            (Harm::Removed, |path| fs::rename(path, path.with_extension("old")).unwrap()),
-        ] {
+        type Act = fn(&Path);
+        let remove: Act = |path| fs::remove_file(path).unwrap();
+        let edit: Act = |path| fs::write(path, "b=2\n").unwrap();
+        let rename: Act = |path| fs::rename(path, path.with_extension("old")).unwrap();
+        for (harm, act) in [(Harm::Removed, remove), (Harm::Edited, edit), (Harm::Removed, rename)] {
             let (told, ()) = tokio::join!(told(&mut file), async {
                 tokio::task::yield_now().await;
                 act(&path);
