@@ -72,6 +72,19 @@ impl Netlink {
         }
     }
 
+    /// Reads the device's addresses anew: of an IPv6 one the kernel tells only later, when its work queue comes to it.
+    async fn read_addresses(&mut self, device: IfIndex) -> Result<(), KernelError> {
+        let mut found = Vec::new();
+        dump(What::Addresses(Some(device)), &mut found, |found, message| {
+            found.extend(entry::address(message)?);
+            Ok(())
+        })
+        .await?;
+        let found = found.into_iter().filter(|found: &entry::Address| found.index == device);
+        self.pending.extend(found.map(|entry::Address { index: _, address, len }| Event::Address { address, len, present: true }));
+        Ok(())
+    }
+
     /// Does a setting. The kernel tells nothing of some, so the device is read anew.
     async fn setting(&mut self, index: usize, op: &Op, failures: &mut Vec<Failure>) -> Result<(), KernelError> {
         match sysctl::write(op, &self.watch.scope().device) {
@@ -133,6 +146,10 @@ impl Kernel for Netlink {
                 self.drain()?;
                 if matches!(op, Op::CreateDevice(_) | Op::DelDevice) {
                     device = self.device().await?.map(|device| device.index);
+                }
+                let ipv6_address = |op: &Op| matches!(op, Op::PutAddress(address) if address.is_ipv6());
+                if let Some(device) = device.filter(|_| ops.get(chunk.clone()).unwrap_or_default().iter().any(ipv6_address)) {
+                    self.read_addresses(device).await?;
                 }
             }
             start = chunk.end;
