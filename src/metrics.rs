@@ -16,39 +16,6 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
-/// What kind of thing in the kernel, or beside it, is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The VXLAN device.
-    Device,
-    /// An address on it.
-    Address,
-    /// A permanent neighbour.
-    Neighbour,
-    /// A forwarding database entry.
-    Fdb,
-    /// A route.
-    Route,
-    /// A filter rule.
-    Filter,
-    /// The subnet file.
-    SubnetFile,
-}
-
-impl Kind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Device => "device",
-            Self::Address => "address",
-            Self::Neighbour => "neighbour",
-            Self::Fdb => "fdb",
-            Self::Route => "route",
-            Self::Filter => "filter",
-            Self::SubnetFile => "subnet_file",
-        }
-    }
-}
-
 /// When the lease ends if nobody renews it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseEnd {
@@ -63,12 +30,6 @@ pub enum LeaseEnd {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
-}
-
-impl From<Kind> for KindLabel {
-    fn from(kind: Kind) -> Self {
-        Self { kind: kind.name() }
-    }
 }
 
 /// All metrics. Their names, with the prefix `loden_`, are a promise to dashboards.
@@ -154,23 +115,23 @@ impl Metrics {
     }
 
     /// How many entries of a kind the kernel should hold.
-    pub fn set_desired(&self, kind: Kind, count: usize) {
-        self.desired.get_or_create(&kind.into()).set(whole(count));
+    pub fn set_desired(&self, kind: &'static str, count: u64) {
+        self.desired.get_or_create(&KindLabel { kind }).set(whole(count));
     }
 
     /// How many entries of a kind of ours the kernel holds.
-    pub fn set_observed(&self, kind: Kind, count: usize) {
-        self.observed.get_or_create(&kind.into()).set(whole(count));
+    pub fn set_observed(&self, kind: &'static str, count: u64) {
+        self.observed.get_or_create(&KindLabel { kind }).set(whole(count));
     }
 
-    /// Something that somebody had undone was put right.
-    pub fn healed(&self, kind: Kind) {
-        self.heals.get_or_create(&kind.into()).inc();
+    /// So many things that somebody had undone were put right.
+    pub fn healed(&self, kind: &'static str, count: u64) {
+        self.heals.get_or_create(&KindLabel { kind }).inc_by(count);
     }
 
-    /// The kernel refused an operation.
-    pub fn failed(&self, kind: Kind) {
-        self.failures.get_or_create(&kind.into()).inc();
+    /// The kernel refused so many operations.
+    pub fn failed(&self, kind: &'static str, count: u64) {
+        self.failures.get_or_create(&KindLabel { kind }).inc_by(count);
     }
 
     /// So many batches went to the kernel.
@@ -204,7 +165,7 @@ impl Metrics {
     }
 
     /// How many keys name no subnet.
-    pub fn set_stray(&self, count: usize) {
+    pub fn set_stray(&self, count: u64) {
         self.stray.set(whole(count));
     }
 
@@ -224,8 +185,8 @@ impl Metrics {
     }
 }
 
-fn whole(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn whole(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -236,10 +197,10 @@ mod tests {
     fn the_text_has_every_metric_by_its_promised_name() {
         let metrics = Metrics::new();
         metrics.set_peers(3);
-        metrics.set_desired(Kind::Neighbour, 3);
-        metrics.set_observed(Kind::Route, 2);
-        metrics.healed(Kind::Route);
-        metrics.failed(Kind::Fdb);
+        metrics.set_desired("neighbour", 3);
+        metrics.set_observed("route", 2);
+        metrics.healed("route", 1);
+        metrics.failed("fdb", 1);
         metrics.sent_batches(4);
         metrics.planned(Duration::from_micros(15));
         metrics.applied(Duration::from_millis(1));

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lease::Event;
-use overlay::{Kernel, KernelError, Local, Netlink, Reconciler, Scope, State, Step, VtepSpec};
+use overlay::{Counts, Kernel, KernelError, Local, Netlink, Reconciler, Scope, State, Step, Totals, VtepSpec};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::notices;
@@ -29,13 +29,13 @@ const AUDIT_BUDGET: u32 = 10_000;
 /// The kernel does not answer, or refuses everything: how long until it is tried again.
 const KERNEL_PAUSE: Duration = Duration::from_secs(1);
 
-/// How the data plane stands, for readiness and metrics.
+/// How the data plane stands, for readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// Against what it should be.
     pub(crate) state: State,
-    /// The numbers of the last look.
-    pub(crate) numbers: view::Numbers,
+    /// How many other hosts it serves.
+    pub(crate) peers: usize,
 }
 
 /// What can be asked of the data plane.
@@ -67,7 +67,7 @@ impl Dataplane {
         let (leases, events) = mpsc::channel(PAGES_AHEAD);
         let (say, standing) = watch::channel(None);
         let underlay = Arc::new(tokio::sync::Notify::new());
-        let task = Task { asked, events, say, underlay: Arc::clone(&underlay), metrics, ops: Tally::default() };
+        let task = Task { asked, events, say, underlay: Arc::clone(&underlay), metrics, ops: Tally::default(), counted: Totals::new() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("data-plane".to_owned()).spawn(move || runtime.block_on(task.run(scope, spec, local)))?;
         Ok(Self { asks, leases, standing, underlay })
@@ -94,6 +94,8 @@ struct Task {
     underlay: Arc<tokio::sync::Notify>,
     metrics: Arc<Metrics>,
     ops: Tally,
+    /// What the metrics' counters have been told of.
+    counted: Totals,
 }
 
 /// What has been done since the last summary line.
@@ -108,7 +110,7 @@ impl Task {
         let mut said = None;
         while !self.events.is_closed() {
             let opened = async {
-                let kernel = Netlink::open(scope.clone()).await?;
+                let kernel = Netlink::open(scope.clone())?;
                 Reconciler::new(kernel, spec.clone(), local.clone(), Instant::now()).await
             };
             match opened.await {
@@ -176,6 +178,7 @@ impl Task {
             self.underlay.notify_one();
         }
         if step.ops > 0 {
+            self.metrics.sent_batches(1);
             self.metrics.planned(step.planned);
             self.metrics.applied(step.applied);
             self.ops.ops += step.ops;
@@ -189,12 +192,33 @@ impl Task {
             tracing::info!(operations = self.ops.ops, ?took, state = %reconciler.state(), "kernel brought into step");
             self.ops.ops = 0;
         }
-        let standing = Some(Standing { state: reconciler.state(), numbers: view::numbers(reconciler) });
+        self.count(reconciler);
+        let standing = Some(Standing { state: reconciler.state(), peers: reconciler.desired().len() });
         self.say.send_if_modified(|before| {
             let changed = *before != standing;
             *before = standing;
             changed
         });
+    }
+
+    fn count<K: Kernel>(&mut self, reconciler: &Reconciler<K>) {
+        let (desired, observed) = (view::desired(reconciler), view::observed(reconciler.observed()));
+        for (kind, desired, observed) in [
+            ("neighbour", desired.neighbours, observed.neighbours),
+            ("fdb", desired.fdb, observed.fdb),
+            ("route", desired.routes, observed.routes),
+        ] {
+            self.metrics.set_desired(kind, desired);
+            self.metrics.set_observed(kind, observed);
+        }
+        self.metrics.set_peers(reconciler.desired().len());
+        self.metrics.set_rejected(reconciler.peers().rejected().len());
+        self.metrics.set_stray(reconciler.peers().strays());
+        for (kind, Counts { heals, applied: _, refused }) in reconciler.totals() {
+            let before = self.counted.insert(kind, Counts { heals: *heals, applied: 0, refused: *refused }).unwrap_or_default();
+            self.metrics.healed(kind, heals.saturating_sub(before.heals));
+            self.metrics.failed(kind, refused.saturating_sub(before.refused));
+        }
     }
 
     /// One line for each new trouble with the kernel, not for each attempt.
@@ -203,8 +227,8 @@ impl Task {
         if said.as_ref() != Some(&text) {
             tracing::error!(error = %text, retry_in = ?KERNEL_PAUSE, "kernel cannot be programmed");
             self.say.send_modify(|standing| {
-                let numbers = standing.take().map(|standing| standing.numbers).unwrap_or_default();
-                *standing = Some(Standing { state: State::Troubled(1, text.clone()), numbers });
+                let peers = standing.take().map_or(0, |standing| standing.peers);
+                *standing = Some(Standing { state: State::Troubled(1, text.clone()), peers });
             });
             *said = Some(text);
         }

@@ -26,3 +26,21 @@ pub(crate) struct Place {
     /// What a person should know of this host's identity.
     pub(crate) warning: Option<String>,
 }
+
+/// Finds the underlay by what the flags say.
+///
+/// # Errors
+/// [`UnderlayError`]: what was looked for, and what there is.
+pub(crate) async fn find(options: &InterfaceOptions) -> Result<Place, UnderlayError> {
+    todo!()
+}
+
+/// What this host claims its lease with. The VTEP's MAC is the lease's, else the existing device's, else one of our own.
+pub(crate) async fn claim_for(
+    place: &Place,
+    config: &NetworkConfig,
+    vxlan: VxlanConfig,
+    remembered: &Remembered,
+) -> Result<Claim, overlay::KernelError> {
+    todo!()
+}

@@ -33,9 +33,6 @@ pub(super) async fn watch_readiness(board: Board, mut health: watch::Receiver<He
         let lease_now = lease.as_mut().map(|lease| lease.borrow_and_update().clone());
         metrics.set_lease_end(lease_end(lease_now.as_ref()));
         let standing_now = standing.as_mut().and_then(|standing| standing.borrow_and_update().clone());
-        if let Some(standing) = &standing_now {
-            metrics.set_standing(&standing.numbers);
-        }
         let readiness = readiness(&now, lease_now.as_ref(), standing_now.as_ref());
         let line = line(&readiness, now.key, standing_now.as_ref(), &store);
         if line != last_line {
@@ -102,7 +99,7 @@ fn line(readiness: &Readiness, key: Option<LeaseKey>, standing: Option<&Standing
         Readiness::NotReady(reason) => format!("not ready: {reason}"),
     };
     let key = key.map_or_else(String::new, |key| format!(", {key}"));
-    let peers = standing.map_or_else(String::new, |standing| format!(", {} peers", standing.numbers.peers));
+    let peers = standing.map_or_else(String::new, |standing| format!(", {} peers", standing.peers));
     let store = if let Health::Down(reason) = store { format!(", store down: {reason}") } else { String::new() };
     format!("{ready}{key}{peers}{store}")
 }

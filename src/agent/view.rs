@@ -1,25 +1,11 @@
-//! What the data plane shows of itself: numbers after each change, everything when somebody asks.
+//! What the data plane shows of itself: everything, when somebody asks.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use overlay::{Key, Kernel, Observed, Reconciler, State, Totals, Trouble, VtepSpec};
+use overlay::{Kernel, Key, Observed, Reconciler, State, Trouble, VtepSpec};
 
 use crate::status::{Count, DataPlane, DataPlaneState, EntryState, Fight, Heal, Held, Peer, PeerState, Rejected, Vtep};
-
-/// What is counted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Numbers {
-    pub(crate) peers: usize,
-    pub(crate) desired: Count,
-    pub(crate) observed: Count,
-    pub(crate) rejected: usize,
-    pub(crate) strays: u64,
-    pub(crate) totals: Totals,
-    pub(crate) dumps: u64,
-    pub(crate) events_lost: u64,
-    pub(crate) held: usize,
-}
 
 /// All that there is to say of the data plane.
 #[derive(Debug)]
@@ -35,27 +21,12 @@ pub(crate) struct View {
     pub(crate) warnings: Vec<String>,
 }
 
-pub(crate) fn numbers<K: Kernel>(reconciler: &Reconciler<K>) -> Numbers {
-    let (dumps, events_lost, _) = reconciler.dumps();
-    Numbers {
-        peers: reconciler.desired().len(),
-        desired: desired(reconciler),
-        observed: observed(reconciler.observed()),
-        rejected: reconciler.peers().rejected().len(),
-        strays: reconciler.peers().strays(),
-        totals: reconciler.totals().clone(),
-        dumps,
-        events_lost,
-        held: reconciler.peers().held().count(),
-    }
-}
-
-fn desired<K: Kernel>(reconciler: &Reconciler<K>) -> Count {
+pub(super) fn desired<K: Kernel>(reconciler: &Reconciler<K>) -> Count {
     let peers = count(reconciler.desired().len());
     Count { neighbours: peers, fdb: count(reconciler.desired().macs()), routes: peers }
 }
 
-fn observed(observed: &Observed) -> Count {
+pub(super) fn observed(observed: &Observed) -> Count {
     Count { neighbours: count(observed.neighbours.len()), fdb: count(observed.fdb.len()), routes: count(observed.routes.len()) }
 }
 
