@@ -10,6 +10,7 @@ pub mod alloc;
 pub mod claim;
 mod config;
 mod json;
+pub mod keeper;
 mod key;
 mod mac;
 mod owner;
@@ -20,7 +21,9 @@ mod subnet;
 mod units;
 mod wire;
 
+pub use claim::{Claim, ClaimError, How, Outcome};
 pub use config::{Backend, ConfigError, NetworkConfig, Pool, VxlanConfig};
+pub use keeper::{Held, Keeper, LeaseState};
 pub use key::{KeyError, LeaseKey};
 pub use mac::{MacAddr, MacError};
 pub use owner::{Owner, OwnerError};

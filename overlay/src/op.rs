@@ -139,7 +139,8 @@ impl fmt::Display for OnDevice<'_> {
             Op::DisableLinkLocal => write!(out, "ip link set {device} addrgenmode none"),
             Op::DisableAcceptRa => write!(out, "sysctl -w net/ipv6/conf/{device}/accept_ra=0"),
             Op::PutAddress(address) => {
-                write!(out, "ip address replace {address}/{} dev {device}", if address.is_ipv4() { 32 } else { 128 })
+                let (len, nodad) = if address.is_ipv4() { (32, "") } else { (128, " nodad") };
+                write!(out, "ip address replace {address}/{len} dev {device}{nodad}")
             }
             Op::DelAddress { address, len } => write!(out, "ip address del {address}/{len} dev {device}"),
             Op::SetUp => write!(out, "ip link set {device} up"),

@@ -144,6 +144,11 @@ pub(crate) async fn with_vtep(family: Family) -> Netlink {
         ],
     )
     .await;
-    events(&mut kernel);
+    let mut told = events(&mut kernel);
+    // Of an IPv6 address the kernel tells once more, when its work queue comes to it.
+    let addresses = if family == Family::V4 { 1 } else { 2 };
+    while told.iter().filter(|event| matches!(event, Event::Address { .. })).count() < addresses {
+        kernel.wait_events(&mut told).await.unwrap();
+    }
     kernel
 }

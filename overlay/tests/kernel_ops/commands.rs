@@ -1,1 +1,103 @@
+//! An operation prints as the command that it equals: run by a shell, the command leaves the same state behind.
 
+use std::net::IpAddr;
+
+use lease::Mtu;
+use overlay::{Kernel, Op, RouteKey, RouteTo};
+use serde_json::Value;
+
+use crate::common::{FAMILIES, Family, apply, in_namespace, json, sh};
+
+fn script(family: Family) -> Vec<Op> {
+    let len = if family == Family::V4 { 32 } else { 128 };
+    let (key, to) = family.route(2);
+    let (other_key, other_to) = family.route(3);
+    let direct = RouteKey { prefix: family.subnet(4), metric: 5 };
+    let subnet = |n: u32| -> IpAddr { family.subnet(n).address() };
+    let spec = family.spec();
+    vec![
+        Op::EnableForwarding { ipv6: family == Family::V6 },
+        Op::CreateDevice(Box::new(spec.clone())),
+        Op::DelDevice,
+        Op::CreateDevice(Box::new(spec)),
+        Op::SetLocal(family.underlay(5)),
+        Op::SetLearning(true),
+        Op::SetLearning(false),
+        Op::SetMac(family.mac(5)),
+        Op::SetMtu(Mtu(1400)),
+        Op::DisableLinkLocal,
+        Op::DisableAcceptRa,
+        Op::PutAddress(subnet(1)),
+        Op::PutAddress(subnet(9)),
+        Op::DelAddress { address: subnet(9), len },
+        Op::SetUp,
+        Op::PutFdb { mac: family.mac(2), dst: family.underlay(9) },
+        Op::PutFdb { mac: family.mac(2), dst: family.underlay(2) },
+        Op::PutFdb { mac: family.mac(3), dst: family.underlay(3) },
+        Op::PutNeighbour { address: subnet(2), mac: family.mac(9) },
+        Op::PutNeighbour { address: subnet(2), mac: family.mac(2) },
+        Op::PutNeighbour { address: subnet(3), mac: family.mac(3) },
+        Op::PutRoute { key, to, replace: false },
+        Op::PutRoute { key, to: RouteTo { protocol: 77, ..to }, replace: true },
+        Op::PutRoute { key: other_key, to: other_to, replace: false },
+        Op::PutRoute { key: direct, to: RouteTo { gateway: None, onlink: false, ..to }, replace: false },
+        Op::DelRoute { key: other_key },
+        Op::DelNeighbour { address: subnet(3) },
+        Op::DelFdb { mac: family.mac(3) },
+    ]
+}
+
+/// All that `ip` and `bridge` say of the device and its entries.
+fn state(family: Family) -> Vec<Vec<Value>> {
+    let (name, ip) = (family.name(), family.ip());
+    let mut state = vec![
+        json(&format!("ip -j -d address show dev {name}")),
+        json(&format!("bridge -j -d fdb show dev {name}")),
+        json(&format!("ip {ip} -j -d neighbour show dev {name}")),
+        json(&format!("ip {ip} -j -d route show dev {name} table all")),
+        vec![sh("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding").into()],
+        vec![sh(&format!("cat /proc/sys/net/ipv6/conf/{name}/accept_ra")).into()],
+    ];
+    // The index counts the devices made before; lists come in no order.
+    for list in &mut state {
+        list.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("ifindex")));
+        list.sort_by_key(ToString::to_string);
+    }
+    state
+}
+
+#[test]
+fn each_operation_leaves_what_its_command_leaves() {
+    for family in FAMILIES {
+        let script = script(family);
+        for steps in 4..=script.len() {
+            let ops = script.get(..steps).unwrap_or_default();
+            let (mut by_netlink, mut by_shell) = (Vec::new(), Vec::new());
+            in_namespace(|| async {
+                apply(&mut family.open(), ops).await;
+                by_netlink = settled(family);
+            });
+            in_namespace(|| async {
+                for op in ops {
+                    sh(&op.on(family.name()).to_string());
+                }
+                by_shell = settled(family);
+                let observed = family.open().dump().await.unwrap();
+                assert!(observed.fdb.values().all(|to| to.plain) && observed.routes.values().all(|to| to.plain));
+            });
+            assert_eq!(by_netlink, by_shell, "after `{}`", ops.last().unwrap().on(family.name()));
+        }
+    }
+}
+
+/// The state once the kernel's work queue has made the address usable.
+fn settled(family: Family) -> Vec<Vec<Value>> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let state = state(family);
+        let text = format!("{state:?}");
+        if !text.contains("tentative") || !text.contains("\"UP\"") || std::time::Instant::now() > deadline {
+            return state;
+        }
+    }
+}

@@ -32,16 +32,16 @@ fn what_is_put_is_there_for_ip_and_bridge() {
             assert_eq!((&fdb["flags"], &fdb["state"]), (&["self"].as_slice().into(), &"permanent".into()));
 
             let neighbour = json(&format!("ip {ip} -j neighbour show dev {name} nud permanent")).remove(0);
-            assert_eq!((&neighbour["dst"], &neighbour["lladdr"]), (
-                &family.subnet(2).address().to_string().into(),
-                &family.mac(2).to_string().into(),
-            ));
+            assert_eq!(
+                (&neighbour["dst"], &neighbour["lladdr"]),
+                (&family.subnet(2).address().to_string().into(), &family.mac(2).to_string().into(),)
+            );
 
             let route = json(&format!("ip {ip} -j route show dev {name} proto 76")).remove(0);
-            assert_eq!((&route["dst"], &route["gateway"]), (
-                &family.subnet(2).to_string().into(),
-                &family.subnet(2).address().to_string().into(),
-            ));
+            assert_eq!(
+                (&route["dst"], &route["gateway"]),
+                (&family.subnet(2).to_string().into(), &family.subnet(2).address().to_string().into(),)
+            );
             assert_eq!((&route["metric"], &route["flags"]), (&3.into(), &["onlink"].as_slice().into()));
         });
     }

@@ -135,7 +135,7 @@ fn a_deleted_and_remade_device_is_followed() {
             assert_eq!(observed, kernel.dump().await.unwrap());
 
             sh(&format!("ip link add {} type vxlan id 1 local {} dstport 8472", family.name(), family.underlay(1)));
-            sh(&format!("ip link set {} addrgenmode none up", family.name()));
+            sh(&format!("ip link set {0} addrgenmode none && ip link set {0} up", family.name()));
             sh(&format!("bridge fdb add {} dev {} dst {}", family.mac(2), family.name(), family.underlay(2)));
             let told = events(&mut kernel);
             assert!(!told.contains(&Event::Lost), "a new device has nothing on it that could be missed: {told:?}");
