@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use loden::cli::{self, Invocation};
-use loden::status;
+use loden::{logging, status};
 
 fn main() -> ExitCode {
     let done = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
@@ -20,6 +20,16 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         },
+        Ok(Invocation::Agent(options)) => {
+            logging::start(options.verbosity);
+            return match loden::agent::run(*options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    let _ = writeln!(std::io::stderr(), "loden: {error:#}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Ok(other) => writeln!(std::io::stdout(), "{other:#?}"),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "loden: {error}");

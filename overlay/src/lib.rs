@@ -23,6 +23,7 @@ mod peers;
 pub mod plan;
 mod reconcile;
 mod retry;
+pub mod underlay;
 mod vtep;
 
 pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};

@@ -105,4 +105,3 @@ async fn watchdog() {
         tokio::time::sleep(period).await;
     }
 }
-

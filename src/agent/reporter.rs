@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use lease::LeaseKey;
 use lease::claim::How;
 use lease::keeper::{Held, LeaseState};
 use lease::store::Health;
-use lease::LeaseKey;
 use overlay::State;
 use tokio::sync::{mpsc, watch};
 
@@ -20,7 +20,12 @@ use crate::systemd;
 
 /// Keeps readiness, systemd's status line and the metrics current. Ready means: the lease is held, and the kernel holds
 /// what it should. That the store does not answer is no reason by itself: nothing is lost by it.
-pub(super) async fn watch_readiness(board: Board, mut health: watch::Receiver<Health>, metrics: Arc<Metrics>, say: watch::Sender<Readiness>) {
+pub(super) async fn watch_readiness(
+    board: Board,
+    mut health: watch::Receiver<Health>,
+    metrics: Arc<Metrics>,
+    say: watch::Sender<Readiness>,
+) {
     let mut facts = board.look();
     let mut told_ready = false;
     let mut last_line = String::new();

@@ -79,13 +79,8 @@ pub(super) async fn run(
     let entry = held(&mut lease).await.context("the lease is no longer kept")?;
     let (spec, local) = wanted(&place, &config, vxlan, &entry)?;
     let subnet = local.subnet;
-    let content = SubnetEnv {
-        v4: Some(FamilyEnv { network: pool.network, subnet }),
-        v6: None,
-        mtu: spec.mtu,
-        ip_masq: options.ip_masq,
-    }
-    .render();
+    let content =
+        SubnetEnv { v4: Some(FamilyEnv { network: pool.network, subnet }), v6: None, mtu: spec.mtu, ip_masq: options.ip_masq }.render();
     tracing::info!(%subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "lease held");
 
     let scope = Scope { device: spec.name.clone(), network: pool.network, underlay: Some(place.underlay.index) };
@@ -167,7 +162,8 @@ fn wanted(place: &Place, config: &NetworkConfig, vxlan: VxlanConfig, entry: &Ent
     let spec = overlay::vtep_spec(&vxlan, &pool, subnet, underlay.address, underlay.mtu, vtep.mac)?;
     let mut addresses = vec![underlay.address];
     addresses.extend(Some(underlay.public_ip).filter(|public_ip| *public_ip != underlay.address));
-    let local = Local { key: entry.key, subnet, network: pool.network, subnet_len: pool.subnet_len, vni: vxlan.vni, mac: vtep.mac, addresses };
+    let local =
+        Local { key: entry.key, subnet, network: pool.network, subnet_len: pool.subnet_len, vni: vxlan.vni, mac: vtep.mac, addresses };
     Ok((spec, local))
 }
 
@@ -275,7 +271,9 @@ async fn config_change(feed: &mut ConfigFeed, key: &str, running: &NetworkConfig
         match usable(text.as_deref(), key) {
             Ok((config, _)) if config == *running => {}
             Ok((config, _)) if may_follow(running, &config, own) => return Ok("the network configuration has changed"),
-            Ok(_) => tracing::error!("network configuration changed in what containers depend on: it takes effect at the agent's next start"),
+            Ok(_) => {
+                tracing::error!("network configuration changed in what containers depend on: it takes effect at the agent's next start")
+            }
             Err(unusable) => tracing::error!(reason = %unusable, "network configuration cannot be used: the one before stays in force"),
         }
     }

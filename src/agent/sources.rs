@@ -45,7 +45,9 @@ pub(crate) fn follow_config(store: EtcdStore, tasks: &mut JoinSet<()>) -> Config
 /// Why a configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unusable {
-    #[error("network configuration missing: put one under {key}, such as {{\"Network\":\"10.5.0.0/16\",\"Backend\":{{\"Type\":\"vxlan\"}}}}")]
+    #[error(
+        "network configuration missing: put one under {key}, such as {{\"Network\":\"10.5.0.0/16\",\"Backend\":{{\"Type\":\"vxlan\"}}}}"
+    )]
     Missing { key: String },
     #[error("network configuration under {key} unusable: {reason}")]
     Invalid { key: String, reason: String },

@@ -114,8 +114,7 @@ fn peers<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Peer> {
             None => EntryState::Missing,
         })
     };
-    let kept: std::collections::BTreeSet<_> =
-        reconciler.peers().rejected().flat_map(|(key, _)| [key.v4(), key.v6()]).flatten().collect();
+    let kept: std::collections::BTreeSet<_> = reconciler.peers().rejected().flat_map(|(key, _)| [key.v4(), key.v6()]).flatten().collect();
     let peer = |peer: overlay::Peer| {
         let overlay::Peer { subnet, mac, dst } = peer;
         let address = subnet.address();

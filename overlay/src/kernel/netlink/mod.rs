@@ -58,7 +58,11 @@ impl Netlink {
         Ok(())
     }
 
-    async fn device(&mut self) -> Result<Option<Device>, KernelError> {
+    /// The device under the VTEP's name, if there is one.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the kernel cannot be asked.
+    pub async fn device(&mut self) -> Result<Option<Device>, KernelError> {
         let Self { requests, watch, .. } = self;
         let device = requests.link(&watch.scope().device, |message| Link::read(message)?.map(|link| link.device()).transpose()).await?;
         Ok(device.flatten())
