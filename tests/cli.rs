@@ -1,5 +1,7 @@
 //! The program as a person or a unit file calls it: what it prints where, and its exit codes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output, Stdio};
 
