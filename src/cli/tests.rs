@@ -173,3 +173,23 @@ fn help_groups_every_flag_with_its_default_and_explains_the_environment() {
         assert!(matches!(run(words), Ok(Invocation::Help(_))), "{words:?}");
     }
 }
+
+proptest::proptest! {
+    /// What the fuzz target `flags` asks for, at every test run.
+    #[test]
+    fn any_words_and_any_variables_give_a_command_or_one_line(
+        command in proptest::sample::select(vec!["loden", "agent", "status", "plan", "help", "-v", "", "\u{1b}"]),
+        words in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..12), 0..4),
+        flags in proptest::collection::vec("-{1,2}(etcd-endpoints|iface-regex|healthz-port|v|json|subnet-file|public-ip)(=.{0,8})?", 0..4),
+    ) {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = words.into_iter().map(OsString::from_vec);
+        let line: Vec<OsString> = ["loden", command].map(OsString::from).into_iter().chain(flags.iter().map(OsString::from)).chain(odd).collect();
+        let variable = line.last().cloned();
+        for environment in [None, variable] {
+            if let Err(error) = parse(line.clone(), |_| environment.clone()) {
+                proptest::prop_assert!(!error.to_string().contains(char::is_control), "{error}");
+            }
+        }
+    }
+}
