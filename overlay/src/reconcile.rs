@@ -155,12 +155,6 @@ impl<K: Kernel> Reconciler<K> {
         Ok(reconciler)
     }
 
-    /// Says anew what the VTEP should be.
-    pub fn set_vtep(&mut self, spec: VtepSpec) {
-        self.desired.set_vtep(spec);
-        self.compare(Cause::Wish);
-    }
-
     /// Takes in what the store's watch says.
     pub fn leases(&mut self, events: &[lease::Event], now: Instant) {
         let Self { peers, desired, dirty, .. } = self;

@@ -1,7 +1,7 @@
 //! The data-plane thread: the one place that speaks to the kernel while the agent runs.
 //!
 //! It has a runtime of its own, so that a slow store, a scrape or a status of fifty thousand peers never stands between a
-//! kernel event and its repair. It ends when its [`Dataplane`] handle is dropped, and leaves the kernel as it is.
+//! kernel event and its repair. It ends when it is stopped or its [`Dataplane`] handle is dropped, and leaves the kernel as it is.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use lease::Event;
 use overlay::{Counts, Kernel, KernelError, Local, Netlink, Reconciler, Scope, State, Step, Totals, VtepSpec};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::notices;
 use super::view::{self, View};
@@ -38,16 +39,13 @@ pub(crate) struct Standing {
     pub(crate) peers: usize,
 }
 
-/// What can be asked of the data plane.
-#[derive(Debug)]
-enum Ask {
-    View(oneshot::Sender<Box<View>>),
-    Vtep(Box<VtepSpec>),
-}
+/// Somebody asks for the whole view.
+type Ask = oneshot::Sender<Box<View>>;
 
 /// A handle on the running thread.
 #[derive(Debug)]
 pub(crate) struct Dataplane {
+    stop: CancellationToken,
     asks: mpsc::Sender<Ask>,
     /// Where the store's events go.
     pub(crate) leases: mpsc::Sender<Vec<Event>>,
@@ -67,27 +65,40 @@ impl Dataplane {
         let (leases, events) = mpsc::channel(PAGES_AHEAD);
         let (say, standing) = watch::channel(None);
         let underlay = Arc::new(tokio::sync::Notify::new());
-        let task = Task { asked, events, say, underlay: Arc::clone(&underlay), metrics, ops: Tally::default(), counted: Totals::new() };
+        let stop = CancellationToken::new();
+        let task = Task {
+            stop: stop.clone(),
+            asked,
+            events,
+            say,
+            underlay: Arc::clone(&underlay),
+            metrics,
+            ops: Tally::default(),
+            counted: Totals::new(),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("data-plane".to_owned()).spawn(move || runtime.block_on(task.run(scope, spec, local)))?;
-        Ok(Self { asks, leases, standing, underlay })
+        Ok(Self { stop, asks, leases, standing, underlay })
     }
 
     /// All that there is to say of it. None when it has ended.
     pub(crate) async fn view(&self) -> Option<Box<View>> {
         let (answer, view) = oneshot::channel();
-        self.asks.send(Ask::View(answer)).await.ok()?;
+        self.asks.send(answer).await.ok()?;
         view.await.ok()
     }
 
-    /// Says anew what the VTEP should be.
-    pub(crate) async fn set_vtep(&self, spec: VtepSpec) {
-        // A thread that has ended is told by `standing`.
-        let _ = self.asks.send(Ask::Vtep(Box::new(spec))).await;
+    /// Ends the thread, and returns when it writes nothing any more.
+    pub(crate) async fn stop(self: Arc<Self>) {
+        let mut standing = self.standing.clone();
+        // Whoever else holds a handle is about to let it go.
+        self.stop.cancel();
+        while standing.changed().await.is_ok() {}
     }
 }
 
 struct Task {
+    stop: CancellationToken,
     asked: mpsc::Receiver<Ask>,
     events: mpsc::Receiver<Vec<Event>>,
     say: watch::Sender<Option<Standing>>,
@@ -106,9 +117,9 @@ struct Tally {
 }
 
 impl Task {
-    async fn run(mut self, scope: Scope, spec: VtepSpec, local: Local) {
+    async fn run(self, scope: Scope, spec: VtepSpec, local: Local) {
         let mut said = None;
-        while !self.events.is_closed() {
+        while !self.stop.is_cancelled() {
             let opened = async {
                 let kernel = Netlink::open(scope.clone())?;
                 Reconciler::new(kernel, spec.clone(), local.clone(), Instant::now()).await
@@ -126,7 +137,7 @@ impl Task {
     async fn work<K: Kernel>(mut self, mut reconciler: Reconciler<K>) {
         let mut said = None;
         let mut audit = next_audit(&reconciler);
-        loop {
+        while !self.stop.is_cancelled() {
             match reconciler.step(Instant::now()).await {
                 Ok(step) => {
                     said = None;
@@ -151,16 +162,14 @@ impl Task {
                     Some(events) => reconciler.leases(&events, Instant::now()),
                     None => return,
                 },
+                () = self.stop.cancelled() => return,
                 heard = reconciler.listen() => if let Err(error) = heard {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     reconciler.audit();
                 },
-                Some(ask) = self.asked.recv() => match ask {
-                    // The asker may have gone away meanwhile.
-                    Ask::View(answer) => drop(answer.send(Box::new(view::of(&reconciler)))),
-                    Ask::Vtep(spec) => reconciler.set_vtep(*spec),
-                },
+                // The asker may have gone away meanwhile.
+                Some(ask) = self.asked.recv() => drop(ask.send(Box::new(view::of(&reconciler)))),
                 () = tokio::time::sleep_until(due.into()) => {
                     if audit <= Instant::now() {
                         reconciler.audit();

@@ -32,7 +32,7 @@ use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::{status, systemd};
 use board::Board;
-pub(crate) use place::{Place, TTL, claim_for, find as find_place};
+
 pub use sources::store_of;
 
 /// Between a session that ended in an error and the next.

@@ -132,8 +132,9 @@ pub(super) async fn answer(
             changed = health.changed() => if changed.is_ok() { store_since = Instant::now() } else { return },
             asker = asked.recv() => match asker {
                 Some(asker) => {
-                    let store = store(&health.borrow(), store_since, &etcd);
-                    let report = report(&board, store, started, &readiness.borrow().clone()).await;
+                    let store = store(&health.borrow().clone(), store_since, &etcd);
+                    let readiness = readiness.borrow().clone();
+                    let report = report(&board, store, started, &readiness).await;
                     // Whoever asked may have gone away.
                     let _ = asker.send(Box::new(report));
                 }

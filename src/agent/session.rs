@@ -44,7 +44,7 @@ pub(super) async fn run(
     board: &Board,
     feed: &mut ConfigFeed,
 ) -> anyhow::Result<&'static str> {
-    let config_key = format!("{}/config", options.etcd.prefix);
+    let config_key = format!("{}/config", options.etcd.prefix.as_str());
     let place = underlay(options, board).await;
     board.change(|facts| {
         facts.underlay = Some(shown(&place));
@@ -66,7 +66,7 @@ pub(super) async fn run(
 
     let mut tasks = JoinSet::new();
     let remembered = Remembered::read(&options.subnet_file);
-    if let Some(warning) = &remembered.warning {
+    for warning in &remembered.warnings {
         tracing::warn!(%warning, "subnet file cannot be read: it will be written anew");
     }
     let claim = place::claim_for(&place, &config, vxlan, remembered.key()).await?;
@@ -89,16 +89,21 @@ pub(super) async fn run(
         facts.key = Some(entry.key);
         facts.dataplane = Some(Arc::clone(&dataplane));
     });
-    let _clear = Clear(board);
+    let clear = Clear(board);
     tasks.spawn(dispatch(store.clone(), Arc::clone(&dataplane), entry.key, tell));
     tasks.spawn(keep_subnet_file(options.subnet_file.clone(), content, board.clone(), Arc::clone(metrics)));
     let mut running = dataplane.standing.clone();
-    tokio::select! {
+    let why = tokio::select! {
         why = underlay_change(options, &place, &dataplane) => Ok(why),
         why = config_change(feed, &config_key, &config, entry.key) => why,
         why = lease_change(&mut lease, &entry) => Ok(why),
-        _ = async { while running.changed().await.is_ok() {} } => anyhow::bail!("the data plane's thread has ended"),
-    }
+        _ = async { while running.changed().await.is_ok() {} } => Err(anyhow::anyhow!("the data plane's thread has ended")),
+    };
+    // The next session must not meet this one in the kernel.
+    tasks.shutdown().await;
+    drop(clear);
+    dataplane.stop().await;
+    why
 }
 
 /// Takes the session's parts off the board when it ends.

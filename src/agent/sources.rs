@@ -21,12 +21,20 @@ pub fn store_of(options: &EtcdOptions) -> anyhow::Result<EtcdStore> {
     let (username, password) = match credentials {
         Some(credentials) => {
             let password = credentials.password.read()?;
-            (Some(credentials.username), Some(etcd::Secret::new(password.expose().to_owned())))
+            (Some(credentials.username), Some(etcd::Secret::new(password.reveal().to_owned())))
         }
         None => (None, None),
     };
     let endpoints = endpoints.iter().map(ToString::to_string).collect();
-    Ok(EtcdStore::new(etcd::EtcdOptions { endpoints, prefix: prefix.to_string(), ca_file, cert_file, key_file, username, password })?)
+    Ok(EtcdStore::new(etcd::EtcdOptions {
+        endpoints,
+        prefix: prefix.as_str().to_owned(),
+        ca_file,
+        cert_file,
+        key_file,
+        username,
+        password,
+    })?)
 }
 
 /// Follows the configuration until the tasks are dropped.
