@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod commands;
 pub mod http;
 pub mod identity;
 pub mod logging;

@@ -4,37 +4,53 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use loden::cli::{self, Invocation};
-use loden::{logging, status};
+use loden::{agent, commands, logging, status};
 
 fn main() -> ExitCode {
-    let done = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
-        Ok(Invocation::Help(text)) => write!(std::io::stdout(), "{text}"),
-        Ok(Invocation::Version) => writeln!(std::io::stdout(), "{}", cli::version()),
-        Ok(Invocation::Status(options)) => match status::show(&options.subnet_file, options.json) {
-            Ok((text, ready)) => {
-                let printed = write!(std::io::stdout(), "{text}");
-                return if ready && printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            }
-            Err(error) => {
-                let _ = writeln!(std::io::stderr(), "loden: {error}");
-                return ExitCode::FAILURE;
-            }
-        },
-        Ok(Invocation::Agent(options)) => {
-            logging::start(options.verbosity);
-            return match loden::agent::run(*options) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    let _ = writeln!(std::io::stderr(), "loden: {error:#}");
-                    ExitCode::FAILURE
-                }
-            };
-        }
-        Ok(other) => writeln!(std::io::stdout(), "{other:#?}"),
+    let invocation = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(invocation) => invocation,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "loden: {error}");
+            complain(&error.to_string());
             return ExitCode::from(cli::EXIT_USAGE);
         }
     };
-    done.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+    match obey(invocation) {
+        Ok((text, code)) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => code,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what was asked; returns what to print, and the exit code.
+fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
+    let text = match invocation {
+        Invocation::Help(text) => text,
+        Invocation::Version => format!("{}\n", cli::version()),
+        Invocation::Agent(options) => {
+            logging::start(options.verbosity);
+            agent::run(*options)?;
+            String::new()
+        }
+        Invocation::Status(options) => {
+            let (text, ready) = status::show(&options.subnet_file, options.json)?;
+            return Ok((text, if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
+        }
+        Invocation::Plan(options) => commands::plan(&options)?,
+        Invocation::Release(options) => match commands::release(&options)?.as_slice() {
+            [] => "no lease of this host is in the store\n".to_owned(),
+            keys => keys.iter().map(|key| format!("released {key}\n")).collect(),
+        },
+        Invocation::Cleanup(options) => commands::cleanup(&options)?,
+    };
+    Ok((text, ExitCode::SUCCESS))
+}
+
+fn complain(text: &str) {
+    // Where nobody reads it, the exit code has to do.
+    let _ = writeln!(std::io::stderr(), "loden: {text}");
 }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use self::survey::{Survey, learn, survey};
 use crate::alloc::{AllocError, choose};
 use crate::store::{Snapshot, StoreError, WriteError};
-use crate::{Entry, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Rng};
+use crate::{Entry, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Revision, Rng};
 
 /// How often a lost race is answered by another attempt before the claim reports that it does not get through.
 const ATTEMPTS: u32 = 64;
@@ -229,4 +229,29 @@ fn free_key(claim: &Claim, snapshot: &Snapshot, rng: &mut Rng) -> Result<(LeaseK
         return Ok((key, How::Remembered));
     }
     Ok((choose(&claim.config, &taken, rng)?, How::Fresh))
+}
+
+/// What a claim would come to, without making it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreseen {
+    /// The lease as it would stand in the store. What is not known before it is written is as in the entry found, or zero.
+    pub entry: Entry,
+    /// What would have to be written; none when it stands already.
+    pub write: Option<&'static str>,
+}
+
+/// Says what [`claim()`] would take, given all leases. Pure; where the subnet is a random free one, another may be taken then.
+///
+/// # Errors
+/// [`ClaimError::NoSubnet`].
+pub fn foresee(claim: &Claim, snapshot: &Snapshot, rng: &mut Rng) -> Result<Foreseen, ClaimError> {
+    if let Some((entry, _)) = survey(claim, snapshot).ours {
+        let record = Ok((claim.record)(entry.record.as_ref().ok()));
+        let write = (entry.record != record).then_some("rewritten");
+        return Ok(Foreseen { entry: Entry { record, ..entry }, write });
+    }
+    let (key, how) = free_key(claim, snapshot, rng)?;
+    let write = Some(if how == How::Fresh { "taken at random among the free ones" } else { "taken" });
+    let (created, modified, expiry) = (Revision::default(), Revision::default(), crate::Expiry::Lease(0));
+    Ok(Foreseen { entry: Entry { key, record: Ok((claim.record)(None)), created, modified, expiry }, write })
 }

@@ -438,7 +438,7 @@ fn look(dirty: &mut BTreeMap<Key, Cause>, key: Key, cause: Cause) {
 }
 
 /// The peers that the kernel carries already: a route with its neighbour and that one's FDB entry.
-fn triples(observed: &Observed) -> impl Iterator<Item = Peer> + '_ {
+pub fn triples(observed: &Observed) -> impl Iterator<Item = Peer> + '_ {
     observed.routes.iter().filter_map(|(key, to)| {
         let gateway = to.gateway.filter(|gateway| to.plain && *gateway == key.prefix.address())?;
         let mac = *observed.neighbours.get(&gateway)?;

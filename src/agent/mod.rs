@@ -33,7 +33,9 @@ use crate::metrics::Metrics;
 use crate::{status, systemd};
 use board::Board;
 
-pub use sources::store_of;
+pub(crate) use place::{claim_for, find as find_place};
+pub(crate) use session::wanted;
+pub(crate) use sources::{store_of, usable};
 
 /// Between a session that ended in an error and the next.
 const SESSION_PAUSE: Duration = Duration::from_secs(1);

@@ -22,7 +22,7 @@ use super::sources::{ConfigFeed, Unusable, next_usable, usable};
 use crate::cli::Options;
 use crate::metrics::Metrics;
 use crate::status;
-use crate::subnet_env::{FamilyEnv, Remembered, SubnetEnv, SubnetFile};
+use crate::subnet_env::{Remembered, SubnetEnv, SubnetFile};
 
 /// How often to look for an interface while there is none that will do.
 const UNDERLAY_PAUSE: Duration = Duration::from_secs(1);
@@ -79,8 +79,7 @@ pub(super) async fn run(
     let entry = held(&mut lease).await.context("the lease is no longer kept")?;
     let (spec, local) = wanted(&place, &config, vxlan, &entry)?;
     let subnet = local.subnet;
-    let content =
-        SubnetEnv { v4: Some(FamilyEnv { network: pool.network, subnet }), v6: None, mtu: spec.mtu, ip_masq: options.ip_masq }.render();
+    let content = SubnetEnv::of_ipv4(pool.network, subnet, spec.mtu, options.ip_masq).render();
     tracing::info!(%subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "lease held");
 
     let scope = Scope { device: spec.name.clone(), network: pool.network, underlay: Some(place.underlay.index) };
@@ -160,7 +159,7 @@ async fn held(lease: &mut watch::Receiver<LeaseState>) -> Option<Entry> {
 }
 
 /// What the kernel should have, and what the other hosts' leases are held against.
-fn wanted(place: &Place, config: &NetworkConfig, vxlan: VxlanConfig, entry: &Entry) -> anyhow::Result<(VtepSpec, Local)> {
+pub(crate) fn wanted(place: &Place, config: &NetworkConfig, vxlan: VxlanConfig, entry: &Entry) -> anyhow::Result<(VtepSpec, Local)> {
     let (pool, subnet) = config.v4.zip(entry.key.v4()).context("the lease has no IPv4 subnet")?;
     let vtep = entry.record.as_ref().ok().and_then(|record| record.vtep).context("our own lease names no VTEP")?;
     let underlay = &place.underlay;

@@ -15,7 +15,7 @@ pub(crate) type ConfigFeed = watch::Receiver<Option<ConfigText>>;
 ///
 /// # Errors
 /// A file that cannot be used, by its name.
-pub fn store_of(options: &EtcdOptions) -> anyhow::Result<EtcdStore> {
+pub(crate) fn store_of(options: &EtcdOptions) -> anyhow::Result<EtcdStore> {
     let EtcdOptions { endpoints, prefix, ca_file, identity, credentials } = options.clone();
     let (cert_file, key_file) = identity.map(|identity| (identity.cert_file, identity.key_file)).unzip();
     let (username, password) = match credentials {

@@ -46,6 +46,12 @@ const MTU: &str = "FLANNEL_MTU";
 const IPMASQ: &str = "FLANNEL_IPMASQ";
 
 impl SubnetEnv {
+    /// What the file says of an IPv4 network.
+    #[must_use]
+    pub fn of_ipv4(network: Subnet, subnet: Subnet, mtu: Mtu, ip_masq: bool) -> Self {
+        Self { v4: Some(FamilyEnv { network, subnet }), v6: None, mtu, ip_masq }
+    }
+
     /// The file's text.
     #[must_use]
     pub fn render(&self) -> String {

@@ -1,0 +1,108 @@
+//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, the subnet
+//! file and the status socket. The lease stays (`loden release` gives it back), and so does forwarding, which others may need.
+
+use std::fmt::Write;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use lease::{LeaseStore, Subnet};
+use overlay::{Kernel, Kind, Netlink, Observed, Op, Scope};
+
+use crate::agent::{store_of, usable};
+use crate::cli::Options;
+use crate::status;
+use crate::subnet_env::Remembered;
+
+/// Removes all that is ours and says what was done, a line each.
+///
+/// # Errors
+/// While an agent runs here; when it cannot be told which device is ours; when the kernel refuses.
+pub fn cleanup(options: &Options) -> anyhow::Result<String> {
+    super::refuse_beside_an_agent(options)?;
+    super::run(async {
+        let mut out = String::new();
+        for name in flannel_devices()? {
+            let (mut kernel, observed) = look(&name).await?;
+            match is_ours(&name, &observed, options).await {
+                Ok(true) => {
+                    let op = Op::DelDevice;
+                    if let Some(failure) = kernel.apply(std::slice::from_ref(&op)).await?.into_iter().next() {
+                        bail!("{}: {}", op.on(&name), failure.reason);
+                    }
+                    writeln!(out, "{}", op.on(&name))?;
+                }
+                Ok(false) => writeln!(out, "# {name} is left alone: it is not this network's VTEP")?,
+                Err(error) => {
+                    return Err(error.context(format!("cannot tell whether {name} is ours: delete it by hand with ip link del {name}")));
+                }
+            }
+        }
+        for path in [options.subnet_file.clone(), status::socket_path(&options.subnet_file)] {
+            remove(&path, &mut out)?;
+        }
+        if out.is_empty() {
+            out.push_str("# nothing of ours is here\n");
+        }
+        Ok(out)
+    })
+}
+
+/// The names of the devices that are named as VTEPs are.
+fn flannel_devices() -> anyhow::Result<Vec<String>> {
+    let interfaces = nix::net::if_::if_nameindex().context("cannot list the interfaces")?;
+    let names = interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned());
+    Ok(names.filter(|name| vni_of(name).is_some()).collect())
+}
+
+/// The VNI in a VTEP's name.
+fn vni_of(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("flannel.").or_else(|| name.strip_prefix("flannel-v6."))?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}
+
+async fn look(name: &str) -> anyhow::Result<(Netlink, Observed)> {
+    // Whatever the family: of interest are the device and its addresses.
+    let network: Subnet = "0.0.0.0/0".parse()?;
+    let mut kernel = Netlink::open(Scope { device: name.to_owned(), network, underlay: None })?;
+    let observed = kernel.dump().await?;
+    Ok((kernel, observed))
+}
+
+/// Ours is the VXLAN device that bears the address of the subnet in our subnet file; without such a file, the one with
+/// the VNI of the network's configuration.
+async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::Result<bool> {
+    let Some(Kind::Vxlan(vxlan)) = observed.device.as_ref().map(|device| &device.kind) else { return Ok(false) };
+    if Some(vxlan.vni.get()) != vni_of(name) {
+        return Ok(false);
+    }
+    if let Some(key) = Remembered::read(&options.subnet_file).key() {
+        let ours = [key.v4(), key.v6()].into_iter().flatten().map(Subnet::address);
+        return Ok(ours.into_iter().any(|address| observed.addresses.iter().any(|(there, _)| *there == address)));
+    }
+    let text = store_of(&options.etcd)?.config().await.context("there is no subnet file, and the store does not answer")?;
+    let (_, ours) = usable(text.as_deref(), &format!("{}/config", options.etcd.prefix.as_str()))?;
+    Ok(ours.vni == vxlan.vni)
+}
+
+fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => writeln!(out, "rm {}", path.display()).map_err(Into::into),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_a_vtep_has_are_looked_at() {
+        assert_eq!(vni_of("flannel.1"), Some(1));
+        assert_eq!(vni_of("flannel-v6.42"), Some(42));
+        for other in ["flannel.", "flannel.x", "flannel.1a", "flannel1", "flannel.-1", "cni0", "xflannel.1"] {
+            assert_eq!(vni_of(other), None, "{other}");
+        }
+    }
+}
