@@ -135,7 +135,9 @@ pub(crate) fn a_host_leaves(cast: &mut Cast, tale: &mut Tale) -> Result<()> {
     ensure!(status.success(), "the agent ended with {status}");
     ensure!(leaving.vtep()?.mac == mac, "stopping the agent took its device down");
     let start = Instant::now();
-    leaving.agent.ask_with_flags("release")?;
+    let said = leaving.agent.ask_with_flags("release")?;
+    let key = format!("{SUBNETS}/{}", subnet.replace('/', "-"));
+    ensure!(cast.etcd.get(&key)?.is_none(), "the lease still stands under {key}; `loden release` said: {said}");
     let traces = [subnet.split('/').next().unwrap_or_default().to_owned(), mac, address];
     for member in cast.members.iter().filter(|member| member.host.name() != "h4") {
         cast.suspect = Some(member.host.name().to_owned());

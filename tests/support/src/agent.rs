@@ -52,11 +52,11 @@ impl Agent {
     /// Waits until `/readyz` says yes.
     ///
     /// # Errors
-    /// After the deadline, or as soon as the agent has ended: with the tail of its log.
+    /// After the deadline, or as soon as the agent has ended.
     pub fn wait_ready(&mut self, deadline: Duration) -> Result<()> {
         let mut ended = None;
         let name = self.host.name().to_owned();
-        let ready = wait_for(&format!("the agent on {name} to be ready"), deadline, || {
+        wait_for(&format!("the agent on {name} to be ready"), deadline, || {
             ended = self.process.ended()?;
             if ended.is_some() {
                 return Ok(());
@@ -64,9 +64,8 @@ impl Agent {
             let (code, body) = self.get("/readyz")?;
             ensure!(code == 200, "/readyz says {code} {}", body.trim());
             Ok(())
-        });
-        let ready = ready.and_then(|()| ended.map_or(Ok(()), |how| Err(anyhow!("the agent on {name} has ended: {how}"))));
-        ready.with_context(|| format!("the tail of its log:\n{}", self.log_tail()))
+        })?;
+        ended.map_or(Ok(()), |how| Err(anyhow!("the agent on {name} has ended: {how}")))
     }
 
     /// The status code and body of a GET from its health server.

@@ -88,7 +88,7 @@ impl Mesh {
         let mut flight = FIRST_FLIGHT;
         wait_for("every container to reach every other", deadline, || {
             let missing = self.exchange(flight)?;
-            flight = FLIGHT.min(flight * 5 / 4);
+            flight = FLIGHT.min(flight * 11 / 10);
             ensure!(missing.is_empty(), "these do not: {}", list(&missing));
             Ok(start.elapsed())
         })
