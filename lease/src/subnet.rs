@@ -70,6 +70,7 @@ impl Subnet {
 
     /// Its length in bits.
     #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a subnet is never empty")]
     pub fn len(self) -> u8 {
         self.0.prefix()
     }

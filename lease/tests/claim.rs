@@ -1,5 +1,7 @@
 //! How a host comes by its lease: every rule, on the store in memory; and the race on both stores.
 
+#![expect(clippy::unwrap_used, reason = "tests say what went wrong by failing")]
+
 mod common;
 
 use std::sync::Arc;

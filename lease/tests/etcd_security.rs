@@ -1,5 +1,7 @@
 //! Certificates, users and tokens, against a real etcd that asks for them.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what went wrong by failing")]
+
 mod common;
 
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use lease::store::etcd::{EtcdOptions, EtcdStore, Secret};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use testkit::{Etcd, TlsFiles};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 /// An authority, and a certificate from it that serves both sides.
@@ -167,10 +170,10 @@ async fn an_ended_token_is_renewed_for_calls_and_watches() {
         let (sender, receiver) = mpsc::channel(8);
         let mut events = Events::new(receiver);
         let watching = store.clone();
-        let task = tokio::spawn(async move { watching.watch(sender).await });
+        let mut task = JoinSet::new();
+        task.spawn(async move { watching.watch(sender).await });
         assert_eq!(events.snapshot().await, [entry.key]);
         sleep(Duration::from_millis(2_500)).await;
         assert_eq!(store.get(entry.key).await, Ok(Some(entry.clone())));
-        task.abort();
     }
 }

@@ -1,5 +1,7 @@
 //! How a lease is kept, in paused time on the store in memory: hours pass in microseconds.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests say what went wrong by failing")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use lease::store::contract::{key, record};
 use lease::store::memory::MemoryStore;
 use lease::{Entry, Event, Expiry, LeaseKey, LeaseRecord, LeaseStore, Owner, Rng};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +36,7 @@ struct Kept {
     states: watch::Receiver<LeaseState>,
     events: mpsc::Sender<Event>,
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<Keeper<MemoryStore>>,
+    task: JoinSet<Keeper<MemoryStore>>,
 }
 
 impl Kept {
@@ -50,7 +53,8 @@ impl Kept {
         let (mut keeper, states, events) = Keeper::new(store.clone(), claim, HOUR, Rng::new(1));
         let stop = CancellationToken::new();
         let stopping = stop.clone();
-        let task = tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             keeper.run(&stopping).await;
             keeper
         });
@@ -221,7 +225,7 @@ async fn stopping_leaves_the_lease_and_releasing_gives_it_back() {
     kept.held().await;
     kept.stop.cancel();
     let store = kept.store.clone();
-    let mut keeper = kept.task.await.unwrap();
+    let mut keeper = kept.task.join_next().await.unwrap().unwrap();
     assert!(store.get(key("10.5.7.0-24")).await.unwrap().is_some());
     assert_eq!(keeper.release().await, Ok(true));
     assert_eq!(store.get(key("10.5.7.0-24")).await, Ok(None));

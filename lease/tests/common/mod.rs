@@ -1,5 +1,6 @@
 //! What the tests of the stores share.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "tests say what went wrong by failing")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use lease::store::contract::Bench;

@@ -213,9 +213,10 @@ fn launch(place: &Place, options: &EtcdOptions) -> Result<Process> {
     command.args(["--heartbeat-interval", "10", "--election-timeout", "50"]);
     command.args(["--initial-cluster", &format!("lab={peers}"), "--data-dir"]).arg(files.path().join("data"));
     if let Some(TlsFiles { ca, cert, key, ask_clients }) = &options.tls {
-        command.arg("--cert-file").arg(cert).arg("--key-file").arg(key).arg("--trusted-ca-file").arg(ca);
+        command.arg("--cert-file").arg(cert).arg("--key-file").arg(key);
         if *ask_clients {
-            command.arg("--client-cert-auth");
+            // The authority's file alone makes etcd ask already.
+            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ca);
         }
     }
     let log = OpenOptions::new().create(true).append(true).open(files.path().join("log"))?;

@@ -75,7 +75,7 @@ impl Connection {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let result = timeout(CALL_DEADLINE, self.attempts(call)).await;
+        let result = timeout(CALL_DEADLINE, Box::pin(self.attempts(call))).await;
         let result = result.unwrap_or_else(|_| Err(Failure::Unreachable(format!("no answer within {} s", CALL_DEADLINE.as_secs()))));
         match &result {
             Err(failure) if !failure.is_answer() => self.is_down(failure),

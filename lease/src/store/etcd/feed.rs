@@ -63,6 +63,14 @@ struct Position {
     cluster: u64,
 }
 
+/// How far a feed has come.
+#[derive(Debug, Default)]
+struct Course {
+    position: Option<Position>,
+    /// How many watches could not be opened in a row.
+    unopened: usize,
+}
+
 /// Why a watch ended.
 enum End {
     /// Nobody listens any more.
@@ -85,12 +93,12 @@ impl<'a> Feeder<'a> {
 
     /// Lists, then follows, until nobody listens.
     pub(super) async fn run(&self, sink: &mut impl Sink) {
-        let mut position = None;
+        let mut course = Course::default();
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Rng::from_entropy());
         let mut token_renewed = false;
         loop {
             let began = Instant::now();
-            let end = self.follow(&mut position, sink).await;
+            let end = self.follow(&mut course, sink).await;
             if began.elapsed() >= SOUND {
                 backoff.reset();
                 token_renewed = false;
@@ -99,7 +107,7 @@ impl<'a> Feeder<'a> {
                 Err(End::Unheard) | Ok(()) => return,
                 Err(End::Relist(reason)) => {
                     info!(reason, "listing etcd's keys anew");
-                    position = None;
+                    course.position = None;
                 }
                 Err(End::Failed(number, failure)) => {
                     debug!(%failure, "watch on etcd ended");
@@ -111,7 +119,7 @@ impl<'a> Feeder<'a> {
                             continue;
                         }
                         Failure::Token(_) | Failure::Denied(_) => self.connection.is_down(&failure),
-                        Failure::Compacted => position = None,
+                        Failure::Compacted => course.position = None,
                         Failure::Unreachable(_) | Failure::NoUsers | Failure::LeaseGone | Failure::Protocol(_) => (),
                     }
                 }
@@ -157,16 +165,13 @@ impl<'a> Feeder<'a> {
             .await
     }
 
-    async fn follow(&self, position: &mut Option<Position>, sink: &mut impl Sink) -> Result<(), End> {
-        let mut at = match *position {
+    async fn follow(&self, course: &mut Course, sink: &mut impl Sink) -> Result<(), End> {
+        let mut at = match course.position {
             Some(position) => position,
-            None => *position.insert(self.list_into(sink).await?),
+            None => *course.position.insert(self.list_into(sink).await?),
         };
-        let (mut stream, number) = self.open(at).await.inspect_err(|end| {
-            if let End::Failed(_, failure @ Failure::Unreachable(_)) = end {
-                self.connection.is_down(failure);
-            }
-        })?;
+        let (mut stream, number) = self.open(at).await.inspect_err(|end| self.not_opened(course, end))?;
+        course.unopened = 0;
         self.connection.is_up();
         loop {
             let message = self.next(&mut stream).await.map_err(|failure| End::Failed(Some(number), failure))?;
@@ -175,13 +180,23 @@ impl<'a> Feeder<'a> {
             let changes: Vec<_> = message.events().iter().filter_map(|event| event.kv().cloned()).collect();
             if let Some(last) = changes.last() {
                 (at.next, at.seen) = (last.mod_revision(), last.mod_revision());
-                *position = Some(at);
+                course.position = Some(at);
                 heard(sink.take(Feed::Changes(changes)).await)?;
             } else if message.watch_id() != NO_WATCHER && !message.created() {
                 // A notice of progress: all up to here has been told. The answer to a progress request is not taken for
                 // one, since etcd before 3.4.25 sent it ahead of changes (etcd issue 15220).
                 (at.next, at.seen) = (revision + 1, revision);
-                *position = Some(at);
+                course.position = Some(at);
+            }
+        }
+    }
+
+    /// One dead endpoint is no outage while there are others to try.
+    fn not_opened(&self, course: &mut Course, end: &End) {
+        if let End::Failed(_, failure @ Failure::Unreachable(_)) = end {
+            course.unopened += 1;
+            if course.unopened >= self.connection.settings.endpoints.len() {
+                self.connection.is_down(failure);
             }
         }
     }
