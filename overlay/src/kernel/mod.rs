@@ -1,5 +1,12 @@
 //! The kernel, as far as the overlay speaks to it.
 
+#[cfg(feature = "contract")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub mod contract;
+#[cfg(feature = "contract")]
+mod deed;
+#[cfg(feature = "contract")]
+mod model;
 mod netlink;
 
 use std::future::Future;
@@ -13,6 +20,10 @@ use crate::entry::{FdbTo, RouteKey, RouteTo};
 use crate::observed::Observed;
 use crate::op::Op;
 
+#[cfg(feature = "contract")]
+pub use self::deed::{Deed, ELSEWHERE};
+#[cfg(feature = "contract")]
+pub use self::model::ModelKernel;
 pub use self::netlink::Netlink;
 
 /// What part of the kernel is looked at.
@@ -157,4 +168,10 @@ pub trait Kernel: Send {
     /// # Errors
     /// As [`wait_events`](Self::wait_events).
     fn take_events(&mut self, events: &mut Vec<Event>) -> Result<(), KernelError>;
+}
+
+/// The number that a [`Failure`] carries.
+#[expect(clippy::as_conversions, reason = "the numbers of a C enum, all of them small and positive")]
+fn errno_number(errno: nix::errno::Errno) -> i32 {
+    errno as i32
 }

@@ -108,6 +108,24 @@ fn down_and_up_is_told_as_lost_and_keeps_the_fdb() {
 }
 
 #[test]
+fn the_last_address_takes_the_ipv4_routes_along_and_that_is_told_as_lost() {
+    for family in FAMILIES {
+        in_namespace(|| async move {
+            let (mut kernel, mut observed) = with_peers(family, 2..4).await;
+            sh(&format!("ip {} address flush dev {}", family.ip(), family.name()));
+            let told = events(&mut kernel);
+            told.iter().for_each(|event| drop(observed.fold(event)));
+            let dumped = kernel.dump().await.unwrap();
+            if family == Family::V4 {
+                assert!(told.contains(&Event::Lost) && dumped.routes.is_empty());
+                observed.routes.clear();
+            }
+            assert_eq!(observed, dumped);
+        });
+    }
+}
+
+#[test]
 fn a_changed_mac_flushes_the_neighbours_and_tells() {
     for family in FAMILIES {
         in_namespace(|| async move {

@@ -46,8 +46,8 @@ pub(super) enum Neighbour {
     Fdb(MacAddr, Option<FdbTo>),
 }
 
-/// Reads a neighbour or FDB message, if it is of this device. Neighbours of the other family, proxy entries, and FDB entries
-/// that are another's (a bridge's) or lead nowhere are none of ours.
+/// Reads a neighbour or FDB message, if it is of this device. Neighbours of the other family, multicast and proxy entries, and
+/// FDB entries that are another's (a bridge's) or lead nowhere are none of ours.
 pub(super) fn neighbour(message: &Message<'_>, device: IfIndex, ipv6: bool) -> Result<Option<Neighbour>, Malformed> {
     let ([family, _, _, _, i0, i1, i2, i3, s0, s1, flags, _], attrs) = split(message.body)?;
     let ours = if ipv6 { AF_INET6 } else { AF_INET };
@@ -73,7 +73,7 @@ pub(super) fn neighbour(message: &Message<'_>, device: IfIndex, ipv6: bool) -> R
         Ok(ours.then_some(Neighbour::Fdb(mac, to)))
     } else {
         let address = address.ok_or(Malformed("a neighbour has no address"))?;
-        Ok(Some(Neighbour::Ip(address, mac.filter(|_| there && permanent))))
+        Ok((!address.is_multicast()).then_some(Neighbour::Ip(address, mac.filter(|_| there && permanent))))
     }
 }
 

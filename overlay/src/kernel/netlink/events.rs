@@ -97,7 +97,13 @@ impl Watch {
     fn address(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
         let Some(entry::Address { index, address, len }) = entry::address(message)? else { return Ok(()) };
         if Some(index) == self.index() {
-            events.push(Event::Address { address, len, present: message.kind == RTM_NEWADDR });
+            let present = message.kind == RTM_NEWADDR;
+            events.push(Event::Address { address, len, present });
+            // With its last IPv4 address an interface loses its IPv4 routes, without a word
+            // (`fib_inetaddr_event`, net/ipv4/fib_frontend.c, v6.18).
+            if !present && address.is_ipv4() && self.scope.network.is_ipv4() {
+                lost(events);
+            }
         }
         self.underlay(index, events);
         Ok(())

@@ -4,9 +4,8 @@ use nix::errno::Errno;
 
 use super::answer::Refusal;
 use super::dump::{What, dump};
-use super::errno_number;
 use super::link::Link;
-use crate::kernel::{Failure, KernelError};
+use crate::kernel::{Failure, KernelError, errno_number};
 use crate::{Device, Kind, Op};
 
 /// What a refusal means.

@@ -17,15 +17,13 @@ mod socket;
 mod sysctl;
 mod wire;
 
-use nix::errno::Errno;
-
 use self::events::{Watch, lost};
 use self::explain::{Verdict, verdict};
 use self::link::Link;
 use self::requests::{MAX_MESSAGES, Requests};
 use self::socket::{Received, Socket};
-use crate::kernel::{Event, Failure, Kernel, KernelError, Scope};
-use crate::{Device, IfIndex, Observed, Op};
+use crate::kernel::{Event, Failure, Kernel, KernelError, Scope, errno_number};
+use crate::{Device, IfIndex, Key, Observed, Op};
 
 pub(crate) use self::dump::{What, dump};
 
@@ -76,31 +74,33 @@ impl Netlink {
         }
     }
 
-    /// Reads the device's addresses anew: of an IPv6 one the kernel tells only later, when its work queue comes to it.
-    async fn read_addresses(&mut self, device: IfIndex) -> Result<(), KernelError> {
-        let mut found = Vec::new();
-        dump(What::Addresses(Some(device)), &mut found, |found, message| {
-            found.extend(entry::address(message)?);
+    /// Reads the device anew behind operations on it, and tells it. Of a device that is down the kernel does not tell every change
+    /// (`netdev_state_change`, net/core/dev.c, v6.18), nor of the `accept_ra` of any; of an IPv6 address it tells
+    /// only when its work queue comes to it.
+    async fn tell_device(&mut self) -> Result<Option<IfIndex>, KernelError> {
+        let Some(device) = self.device().await? else { return Ok(None) };
+        let index = device.index;
+        self.drain()?;
+        self.watch.set(Some(&device));
+        self.pending.push(Event::Device(device));
+        dump(What::Addresses(Some(index)), &mut self.pending, |pending, message| {
+            let found = entry::address(message)?.filter(|found| found.index == index);
+            pending.extend(found.map(|entry::Address { index: _, address, len }| Event::Address { address, len, present: true }));
             Ok(())
         })
         .await?;
-        let found = found.into_iter().filter(|found: &entry::Address| found.index == device);
-        self.pending.extend(found.map(|entry::Address { index: _, address, len }| Event::Address { address, len, present: true }));
-        Ok(())
+        Ok(Some(index))
     }
 
-    /// Does a setting. The kernel tells nothing of some, so the device is read anew.
+    /// Does a setting.
     async fn setting(&mut self, index: usize, op: &Op, failures: &mut Vec<Failure>) -> Result<(), KernelError> {
         match sysctl::write(op, &self.watch.scope().device) {
             Some(Err(unwritten)) => {
                 failures.push(Failure { index, errno: errno_number(unwritten.errno), reason: unwritten.reason });
             }
-            Some(Ok(())) if matches!(op, Op::DisableAcceptRa) => {
-                self.drain()?;
-                if let Some(device) = self.device().await? {
-                    self.watch.set(Some(&device));
-                    self.pending.push(Event::Device(device));
-                }
+            // Without a device there is no such setting, as there is none where IPv6 is off.
+            Some(Ok(())) if op.key() == Key::Device && self.tell_device().await?.is_none() => {
+                failures.extend(explain::no_device(index, op, &self.watch.scope().device));
             }
             Some(Ok(())) | None => {}
         }
@@ -148,12 +148,8 @@ impl Kernel for Netlink {
                     }
                 }
                 self.drain()?;
-                if matches!(op, Op::CreateDevice(_) | Op::DelDevice) {
-                    device = self.device().await?.map(|device| device.index);
-                }
-                let ipv6_address = |op: &Op| matches!(op, Op::PutAddress(address) if address.is_ipv6());
-                if let Some(device) = device.filter(|_| ops.get(chunk.clone()).unwrap_or_default().iter().any(ipv6_address)) {
-                    self.read_addresses(device).await?;
+                if ops.get(chunk.clone()).unwrap_or_default().iter().any(|op| op.key() == Key::Device) {
+                    device = self.tell_device().await?;
                 }
             }
             start = chunk.end;
@@ -196,9 +192,4 @@ fn chunk_len(ops: &[Op]) -> usize {
             .take_while(|op| !matches!(op, Op::EnableForwarding { .. } | Op::DisableAcceptRa | Op::CreateDevice(_) | Op::DelDevice))
             .count(),
     }
-}
-
-#[expect(clippy::as_conversions, reason = "the numbers of a C enum, all of them small and positive")]
-fn errno_number(errno: Errno) -> i32 {
-    errno as i32
 }

@@ -1,0 +1,196 @@
+//! The laws.
+#![expect(missing_docs, clippy::missing_panics_doc, reason = "their names say what they say, and they panic when they are broken")]
+
+use nix::errno::Errno;
+
+use super::{Family, World, apply, events, follow};
+use crate::kernel::errno_number;
+use crate::{Deed, Event, FdbTo, Kernel, Op, RouteTo};
+
+async fn with_peers<W: World>(world: &mut W, family: Family) -> crate::Observed {
+    let kernel = world.kernel();
+    apply(kernel, &family.create()).await;
+    apply(kernel, &[family.puts(2), family.puts(3)].concat()).await;
+    kernel.dump().await.unwrap()
+}
+
+async fn errnos(kernel: &mut impl Kernel, ops: &[Op]) -> Vec<(usize, Errno)> {
+    let failures = kernel.apply(ops).await.unwrap();
+    failures.iter().map(|failure| (failure.index, Errno::from_raw(failure.errno))).collect()
+}
+
+pub async fn a_dump_and_the_events_behind_it_end_at_the_truth<W: World>(world: &mut W, family: Family) {
+    let mut observed = world.kernel().dump().await.unwrap();
+    let (key, to) = family.route(2);
+    let steps = [
+        family.create(),
+        vec![Op::EnableForwarding { ipv6: family == Family::V6 }],
+        [family.puts(2), family.puts(3), family.puts(4)].concat(),
+        family.dels(3).to_vec(),
+        vec![Op::PutFdb { mac: family.mac(2), dst: family.underlay(9) }],
+        vec![Op::PutNeighbour { address: family.subnet(2).address(), mac: family.mac(9) }],
+        vec![Op::PutRoute { key, to: RouteTo { protocol: 77, ..to }, replace: true }],
+        vec![Op::SetLearning(true), Op::SetLocal(family.underlay(8)), Op::SetMtu(lease::Mtu(1400))],
+    ];
+    for ops in steps {
+        apply(world.kernel(), &ops).await;
+        follow(world.kernel(), &mut observed).await;
+        assert_eq!(observed, world.kernel().dump().await.unwrap(), "after {ops:?}");
+    }
+    let deeds = [
+        Deed::AgeNeighbour(family.subnet(2).address()),
+        Deed::Op(Op::DelFdb { mac: family.mac(2) }),
+        Deed::Op(Op::DelRoute { key }),
+        Deed::FlushRoutes { ipv6: family == Family::V6 },
+        Deed::PutForeign(key),
+        Deed::SetDown,
+        Deed::Op(Op::SetUp),
+        Deed::Op(Op::SetMac(family.mac(9))),
+        Deed::Op(Op::DelDevice),
+        Deed::DelForeign(key),
+        Deed::CreateOther,
+    ];
+    for deed in deeds {
+        world.somebody(&deed);
+        follow(world.kernel(), &mut observed).await;
+        assert_eq!(observed, world.kernel().dump().await.unwrap(), "after {deed:?}");
+    }
+}
+
+pub async fn what_is_there_already_is_put_in_silence<W: World>(world: &mut W, family: Family) {
+    let before = with_peers(world, family).await;
+    let (key, to) = family.route(2);
+    let [fdb, neighbour, _] = family.puts(2);
+    apply(world.kernel(), &[fdb, neighbour]).await;
+    let mut told = events(world.kernel());
+    told.retain(|event| !matches!(event, Event::Address { present: true, .. }));
+    assert_eq!(told, []);
+    // Only of a route does IPv6 tell it all the same.
+    apply(world.kernel(), &[Op::PutRoute { key, to, replace: true }]).await;
+    assert_eq!(world.kernel().dump().await.unwrap(), before);
+}
+
+pub async fn what_is_gone_is_deleted_with_success<W: World>(world: &mut W, family: Family) {
+    with_peers(world, family).await;
+    let address = Op::DelAddress { address: family.subnet(1).address(), len: family.full_mask() };
+    for _ in 0..2 {
+        apply(world.kernel(), &family.dels(2)).await;
+        apply(world.kernel(), std::slice::from_ref(&address)).await;
+    }
+    for _ in 0..2 {
+        apply(world.kernel(), &[Op::DelDevice]).await;
+        apply(world.kernel(), &family.dels(3)).await;
+        apply(world.kernel(), std::slice::from_ref(&address)).await;
+    }
+    let left = world.kernel().dump().await.unwrap();
+    assert_eq!(left, crate::Observed { forwarding: left.forwarding, ..crate::Observed::default() });
+}
+
+pub async fn a_failure_is_its_own_operations_alone<W: World>(world: &mut W, family: Family) {
+    with_peers(world, family).await;
+    let ops = [family.puts(2), family.puts(4), family.puts(3), family.puts(5)].concat();
+    assert_eq!(errnos(world.kernel(), &ops).await, [(2, Errno::EEXIST), (8, Errno::EEXIST)]);
+    assert_eq!(world.kernel().dump().await.unwrap().routes.len(), 4);
+}
+
+pub async fn a_new_route_is_refused_where_one_is<W: World>(world: &mut W, family: Family) {
+    with_peers(world, family).await;
+    let (key, to) = family.route(2);
+    let other = RouteTo { gateway: Some(family.subnet(9).address()), ..to };
+    assert_eq!(errnos(world.kernel(), &[Op::PutRoute { key, to: other, replace: false }]).await, [(0, Errno::EEXIST)]);
+    assert_eq!(world.kernel().dump().await.unwrap().routes.get(&key), Some(&to));
+    apply(world.kernel(), &[Op::PutRoute { key, to: other, replace: true }]).await;
+    assert_eq!(world.kernel().dump().await.unwrap().routes.get(&key), Some(&other));
+}
+
+pub async fn a_route_needs_the_device_up<W: World>(world: &mut W, family: Family) {
+    let create = family.create();
+    apply(world.kernel(), create.split_last().unwrap().1).await;
+    assert_eq!(errnos(world.kernel(), &family.puts(2)).await, [(2, Errno::ENETDOWN)]);
+    let observed = world.kernel().dump().await.unwrap();
+    assert_eq!((observed.fdb.len(), observed.neighbours.len(), observed.routes.len()), (1, 1, 0));
+}
+
+pub async fn a_gateway_is_no_address_of_ours<W: World>(world: &mut W, family: Family) {
+    with_peers(world, family).await;
+    let (key, to) = family.route(4);
+    let to = RouteTo { gateway: Some(family.subnet(1).address()), ..to };
+    assert_eq!(errnos(world.kernel(), &[Op::PutRoute { key, to, replace: false }]).await, [(0, Errno::EINVAL)]);
+}
+
+pub async fn down_and_up_loses_routes_and_neighbours_and_keeps_the_fdb<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    let fdb = observed.fdb.clone();
+    world.somebody(&Deed::SetDown);
+    assert!(follow(world.kernel(), &mut observed).await.contains(&Event::Lost));
+    world.somebody(&Deed::Op(Op::SetUp));
+    assert!(!follow(world.kernel(), &mut observed).await.contains(&Event::Lost));
+    assert_eq!((observed.routes.len(), observed.neighbours.len(), &observed.fdb), (0, 0, &fdb));
+    assert_eq!(observed.addresses.len(), family.pick(1, 0), "IPv6 addresses go with the state");
+}
+
+pub async fn a_changed_mac_flushes_the_neighbours<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    let routes = observed.routes.clone();
+    world.somebody(&Deed::Op(Op::SetMac(family.mac(9))));
+    follow(world.kernel(), &mut observed).await;
+    assert_eq!((observed.neighbours.len(), observed.fdb.len(), &observed.routes), (0, 2, &routes));
+    assert_eq!(observed.device.unwrap().mac, family.mac(9));
+}
+
+pub async fn a_deleted_device_takes_everything_along<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    world.somebody(&Deed::Op(Op::DelDevice));
+    let told = events(world.kernel());
+    assert_eq!(told.last(), Some(&Event::DeviceGone));
+    for event in &told {
+        observed.fold(event);
+    }
+    assert_eq!(observed, world.kernel().dump().await.unwrap());
+    let before = with_peers(world, family).await;
+    assert_eq!((before.fdb.len(), before.neighbours.len(), before.routes.len()), (2, 2, 2));
+}
+
+pub async fn nothing_hangs_on_a_device_that_is_not_there<W: World>(world: &mut W, family: Family) {
+    let missing = [0, 1, 2].map(|index| (index, Errno::ENODEV));
+    assert_eq!(errnos(world.kernel(), &family.puts(2)).await, missing);
+    with_peers(world, family).await;
+    world.somebody(&Deed::Op(Op::DelDevice));
+    assert_eq!(errnos(world.kernel(), &family.puts(2)).await, missing, "before its going was read");
+}
+
+pub async fn a_second_device_is_refused<W: World>(world: &mut W, family: Family) {
+    world.somebody(&Deed::CreateOther);
+    let failures = world.kernel().apply(&[Op::CreateDevice(Box::new(family.spec()))]).await.unwrap();
+    assert_eq!(failures.iter().map(|failure| failure.errno).collect::<Vec<_>>(), [errno_number(Errno::EEXIST)]);
+}
+
+pub async fn somebodys_route_is_seen_and_never_deleted<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    let (key, to) = family.route(2);
+    world.somebody(&Deed::PutForeign(key));
+    follow(world.kernel(), &mut observed).await;
+    assert!(observed.foreign.contains_key(&key) && !observed.routes.contains_key(&key), "{observed:?}");
+    apply(world.kernel(), &family.dels(2)).await;
+    assert!(world.kernel().dump().await.unwrap().foreign.contains_key(&key));
+    let refusal = family.pick(Errno::EEXIST, Errno::EINVAL);
+    assert_eq!(errnos(world.kernel(), &[Op::PutRoute { key, to, replace: false }]).await, [(0, refusal)]);
+    world.somebody(&Deed::DelForeign(key));
+    apply(world.kernel(), &family.puts(2)).await;
+    let observed = world.kernel().dump().await.unwrap();
+    assert_eq!((observed.foreign.len(), observed.routes.get(&key)), (0, Some(&to)));
+    assert_eq!(observed.fdb.get(&family.mac(2)), Some(&FdbTo { dst: family.underlay(2), plain: true }));
+}
+
+pub async fn the_last_ipv4_address_takes_the_ipv4_routes_along<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    let del = Op::DelAddress { address: family.subnet(1).address(), len: family.full_mask() };
+    world.somebody(&Deed::Op(Op::PutAddress(family.subnet(9).address())));
+    world.somebody(&Deed::Op(del));
+    follow(world.kernel(), &mut observed).await;
+    assert_eq!((observed.routes.len(), observed.neighbours.len()), (2, 2), "another address is left");
+    world.somebody(&Deed::Op(Op::DelAddress { address: family.subnet(9).address(), len: family.full_mask() }));
+    follow(world.kernel(), &mut observed).await;
+    let left = family.pick(0, 2);
+    assert_eq!((observed.routes.len(), observed.neighbours.len(), observed.fdb.len()), (left, left, 2));
+}

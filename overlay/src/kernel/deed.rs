@@ -1,0 +1,47 @@
+//! What others do to the network: the language in which tests tell the model and the real kernel the same story.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::{Op, RouteKey};
+
+/// The interface that others route to, in stories. On a real kernel it has to be there, and up.
+pub const ELSEWHERE: &str = "elsewhere0";
+
+/// Something that somebody else does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// What we could have done ourselves.
+    Op(Op),
+    /// Sets the VTEP down.
+    SetDown,
+    /// Makes a device of another kind under the VTEP's name.
+    CreateOther,
+    /// Makes a neighbour entry one that may age.
+    AgeNeighbour(IpAddr),
+    /// Puts a route for a part of the network out of [`ELSEWHERE`], over what has its key.
+    PutForeign(RouteKey),
+    /// Deletes that route.
+    DelForeign(RouteKey),
+    /// Flushes all routes out of the VTEP.
+    FlushRoutes {
+        /// Of IPv6 instead of IPv4.
+        ipv6: bool,
+    },
+}
+
+impl Deed {
+    /// Prints as the command that does it to the device of this name.
+    #[must_use]
+    pub fn on<'a>(&'a self, device: &'a str) -> impl fmt::Display + 'a {
+        fmt::from_fn(move |out| match self {
+            Self::Op(op) => write!(out, "{}", op.on(device)),
+            Self::SetDown => write!(out, "ip link set {device} down"),
+            Self::CreateOther => write!(out, "ip link add {device} type bridge"),
+            Self::AgeNeighbour(address) => write!(out, "ip neighbour change {address} dev {device} nud stale"),
+            Self::PutForeign(RouteKey { prefix, metric }) => write!(out, "ip route replace {prefix} dev {ELSEWHERE} metric {metric}"),
+            Self::DelForeign(RouteKey { prefix, metric }) => write!(out, "ip route del {prefix} dev {ELSEWHERE} metric {metric}"),
+            Self::FlushRoutes { ipv6 } => write!(out, "ip {} route flush dev {device}", if *ipv6 { "-6" } else { "-4" }),
+        })
+    }
+}

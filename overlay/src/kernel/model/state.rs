@@ -1,0 +1,262 @@
+//! The model's rules: what an operation does, what it is refused for, and what of it is told.
+
+use std::net::IpAddr;
+
+use lease::{MacAddr, Mtu};
+use nix::errno::Errno;
+
+use super::ELSEWHERE_INDEX;
+use crate::kernel::deed::Deed;
+use crate::kernel::{Event, Scope};
+use crate::{Device, FdbTo, IfIndex, Kind, Observed, Op, RouteKey, RouteTo, VtepSpec, Vxlan};
+
+/// What a VXLAN device may have for an MTU (`ether_setup` and `vxlan_setup`, v6.18).
+const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
+
+/// What the kernel holds, and what it has told of it.
+pub(super) struct State {
+    pub(super) truth: Observed,
+    pub(super) events: Vec<Event>,
+    scope: Scope,
+    last_index: u32,
+}
+
+impl State {
+    pub(super) fn new(scope: Scope) -> Self {
+        let truth = Observed { forwarding: Some(false), ..Observed::default() };
+        Self { truth, events: Vec::new(), scope, last_index: ELSEWHERE_INDEX.0 }
+    }
+
+    /// Changes the truth as an event says, and tells it.
+    fn tell(&mut self, event: Event) {
+        self.truth.fold(&event);
+        self.events.push(event);
+    }
+
+    pub(super) fn apply(&mut self, op: &Op) -> Result<(), Errno> {
+        match op {
+            Op::EnableForwarding { ipv6: _ } => {
+                if self.truth.forwarding == Some(false) {
+                    self.tell(Event::Forwarding(true));
+                }
+            }
+            Op::CreateDevice(spec) => self.create(spec)?,
+            Op::DelDevice => self.del_device(),
+            Op::SetLocal(local) => self.vxlan(|vxlan| vxlan.local = Some(*local))?,
+            Op::SetLearning(learning) => self.vxlan(|vxlan| vxlan.learning = *learning)?,
+            Op::SetMac(mac) => {
+                self.device(|device| device.mac = *mac)?;
+                self.flush_neighbours();
+            }
+            Op::SetMtu(mtu) => {
+                self.device(|_| {})?;
+                if !MTU.contains(&mtu.0) {
+                    return Err(Errno::EINVAL);
+                }
+                self.device(|device| device.mtu = *mtu)?;
+            }
+            Op::DisableLinkLocal => self.device(|device| device.no_link_local = true)?,
+            Op::DisableAcceptRa => self.device(|device| device.accept_ra = device.accept_ra.and(Some(false)))?,
+            Op::SetUp => self.device(|device| device.up = true)?,
+            Op::PutAddress(address) => {
+                self.device(|_| {})?;
+                self.tell(Event::Address { address: *address, len: if address.is_ipv4() { 32 } else { 128 }, present: true });
+            }
+            Op::DelAddress { address, len } => self.del_address(*address, *len),
+            Op::PutFdb { mac, dst } => {
+                self.vxlan(|_| {})?;
+                self.put_fdb(*mac, FdbTo { dst: *dst, plain: true });
+            }
+            Op::DelFdb { mac } => {
+                if self.truth.fdb.contains_key(mac) {
+                    self.tell(Event::Fdb { mac: *mac, to: None });
+                }
+            }
+            Op::PutNeighbour { address, mac } => {
+                self.device(|_| {})?;
+                if self.truth.neighbours.get(address) != Some(mac) {
+                    self.tell(Event::Neighbour { address: *address, mac: Some(*mac) });
+                }
+            }
+            Op::DelNeighbour { address } => self.del_neighbour(*address),
+            Op::PutRoute { key, to, replace } => self.put_route(*key, *to, *replace)?,
+            Op::DelRoute { key } => {
+                if self.truth.routes.contains_key(key) {
+                    self.tell(Event::Route { key: *key, to: None });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn deed(&mut self, deed: &Deed) -> Result<(), Errno> {
+        match deed {
+            Deed::Op(op) => self.apply(op)?,
+            Deed::SetDown => self.set_down(),
+            Deed::CreateOther => self.create_as(Kind::Other("bridge".to_owned()), MacAddr::new([0; 6]), Mtu(1500))?,
+            Deed::AgeNeighbour(address) => self.del_neighbour(*address),
+            Deed::PutForeign(key) => {
+                let stolen = self.truth.routes.contains_key(key);
+                self.tell(Event::ForeignRoute { key: *key, out: Some(Some(ELSEWHERE_INDEX)) });
+                if stolen {
+                    self.tell(Event::Route { key: *key, to: None });
+                }
+            }
+            Deed::DelForeign(key) => {
+                if self.truth.foreign.contains_key(key) {
+                    self.tell(Event::ForeignRoute { key: *key, out: None });
+                }
+            }
+            Deed::FlushRoutes { ipv6: _ } => {
+                for key in self.truth.routes.keys().copied().collect::<Vec<_>>() {
+                    self.tell(Event::Route { key, to: None });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, spec: &VtepSpec) -> Result<(), Errno> {
+        let VtepSpec { name: _, vni, port, local, gbp, learning, mac, mtu, address: _, network: _ } = spec;
+        let (vni, port, local, learning, gbp) = (*vni, *port, Some(*local), *learning, *gbp);
+        self.create_as(Kind::Vxlan(Vxlan { vni, port, local, parent: None, learning, gbp, external: false }), *mac, *mtu)
+    }
+
+    fn create_as(&mut self, kind: Kind, mac: MacAddr, mtu: Mtu) -> Result<(), Errno> {
+        if self.truth.device.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if !MTU.contains(&mtu.0) {
+            return Err(Errno::EINVAL);
+        }
+        self.last_index += 1;
+        let index = IfIndex(self.last_index);
+        self.tell(Event::Device(Device { index, kind, up: false, mtu, mac, no_link_local: false, accept_ra: Some(true) }));
+        Ok(())
+    }
+
+    /// The kernel first empties the FDB, then sets the device down, then takes it away.
+    fn del_device(&mut self) {
+        if self.truth.device.is_some() {
+            for mac in self.truth.fdb.keys().copied().collect::<Vec<_>>() {
+                self.tell(Event::Fdb { mac, to: None });
+            }
+            self.set_down();
+            self.tell(Event::DeviceGone);
+        }
+    }
+
+    fn device(&mut self, change: impl FnOnce(&mut Device)) -> Result<(), Errno> {
+        let mut device = self.truth.device.clone().ok_or(Errno::ENODEV)?;
+        change(&mut device);
+        if self.truth.device.as_ref() != Some(&device) {
+            self.tell(Event::Device(device));
+        }
+        Ok(())
+    }
+
+    fn vxlan(&mut self, change: impl FnOnce(&mut Vxlan)) -> Result<(), Errno> {
+        let mut refused = Ok(());
+        self.device(|device| match &mut device.kind {
+            Kind::Vxlan(vxlan) => change(vxlan),
+            Kind::Other(_) => refused = Err(Errno::EOPNOTSUPP),
+        })?;
+        refused
+    }
+
+    /// Neighbours go, IPv4 routes without a word, IPv6 routes and addresses with one; the FDB stays.
+    fn set_down(&mut self) {
+        if !self.truth.device.as_ref().is_some_and(|device| device.up) || self.device(|device| device.up = false).is_err() {
+            return;
+        }
+        self.lose_routes();
+        self.flush_neighbours();
+        let gone: Vec<_> = self.truth.addresses.iter().copied().filter(|(address, _)| address.is_ipv6()).collect();
+        for (address, len) in gone {
+            self.tell(Event::Address { address, len, present: false });
+        }
+    }
+
+    fn lose_routes(&mut self) {
+        if self.scope.network.is_ipv4() {
+            self.truth.routes.clear();
+        } else {
+            for key in self.truth.routes.keys().copied().collect::<Vec<_>>() {
+                self.tell(Event::Route { key, to: None });
+            }
+        }
+        self.events.push(Event::Lost);
+    }
+
+    fn flush_neighbours(&mut self) {
+        for address in self.truth.neighbours.keys().copied().collect::<Vec<_>>() {
+            self.tell(Event::Neighbour { address, mac: None });
+        }
+    }
+
+    /// With the last IPv4 address the IPv4 routes and neighbours go.
+    fn del_address(&mut self, address: IpAddr, len: u8) {
+        if !self.truth.addresses.contains(&(address, len)) {
+            return;
+        }
+        self.tell(Event::Address { address, len, present: false });
+        if address.is_ipv4() && self.scope.network.is_ipv4() {
+            self.events.push(Event::Lost);
+            if !self.truth.addresses.iter().any(|(address, _)| address.is_ipv4()) {
+                self.truth.routes.clear();
+                self.flush_neighbours();
+            }
+        }
+    }
+
+    fn put_fdb(&mut self, mac: MacAddr, to: FdbTo) {
+        if self.truth.fdb.get(&mac) != Some(&to) {
+            self.tell(Event::Fdb { mac, to: Some(to) });
+        }
+    }
+
+    fn del_neighbour(&mut self, address: IpAddr) {
+        if self.truth.neighbours.contains_key(&address) {
+            self.tell(Event::Neighbour { address, mac: None });
+        }
+    }
+
+    fn put_route(&mut self, key: RouteKey, to: RouteTo, replace: bool) -> Result<(), Errno> {
+        let up = self.truth.device.as_ref().ok_or(Errno::ENODEV)?.up;
+        if !up {
+            return Err(Errno::ENETDOWN);
+        }
+        if let Some(gateway) = to.gateway {
+            self.check_gateway(gateway, to.onlink)?;
+        }
+        let (ours, foreign) = (self.truth.routes.get(&key), self.truth.foreign.contains_key(&key));
+        if !replace && (ours.is_some() || foreign) {
+            return Err(Errno::EEXIST);
+        }
+        // IPv6 tells also that a route was replaced by its like.
+        if ours != Some(&to) || !key.prefix.is_ipv4() {
+            self.tell(Event::Route { key, to: Some(to) });
+        }
+        if foreign {
+            self.tell(Event::ForeignRoute { key, out: None });
+        }
+        Ok(())
+    }
+
+    /// A gateway is no address of ours, and not reached without onlink, as we bear full masks only. IPv6 looks it up even with
+    /// onlink, and refuses where another's route leads there, other than the default one.
+    fn check_gateway(&self, gateway: IpAddr, onlink: bool) -> Result<(), Errno> {
+        if self.truth.addresses.iter().any(|(own, _)| *own == gateway) {
+            return Err(Errno::EINVAL);
+        }
+        let v4 = gateway.is_ipv4();
+        if !onlink {
+            return Err(if v4 { Errno::ENETUNREACH } else { Errno::EHOSTUNREACH });
+        }
+        let best = |key: &RouteKey| (key.prefix.len(), std::cmp::Reverse(key.metric));
+        let leads = |key: &&RouteKey| key.prefix.contains(gateway);
+        let ours = self.truth.routes.keys().filter(leads).map(best).max();
+        let others = self.truth.foreign.keys().filter(leads).map(best).max();
+        if !v4 && others > ours && others.is_some_and(|(len, _)| len > 0) { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+}
