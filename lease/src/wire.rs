@@ -66,7 +66,7 @@ impl LeaseRecord {
         let public_ip = field("PublicIP", &public_ip.ok_or(RecordError::Missing("PublicIP"))?, str::parse::<Ipv4Addr>)?;
         let public_ipv6 = public_ipv6.map(|text| field("PublicIPv6", &text, str::parse::<Ipv6Addr>)).transpose()?;
         if public_ip.is_unspecified() && public_ipv6.is_none() {
-            return Err(invalid("PublicIP", "0.0.0.0", "stands for a host with PublicIPv6 alone, and there is none"));
+            return Err(invalid("PublicIP", "0.0.0.0", "no host has that address"));
         }
         let backend = backend_type.map_or(BackendType::Alloc, |Text(name)| BackendType::named(&name));
         let vtep = |field, data: Option<&RawValue>| match backend {

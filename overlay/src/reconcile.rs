@@ -253,12 +253,16 @@ impl<K: Kernel> Reconciler<K> {
                     self.dump_wanted = true;
                 }
                 Event::Underlay => self.underlay_changed = true,
-                // What hung on it went with it. The repair is the device's alone.
+                // What hung on it went with it, and the kernel may have told of that first. The repair is the device's alone.
                 Event::DeviceGone => {
+                    self.retries.forgive();
                     self.compare(Cause::Wish);
                     self.dirty.insert(Key::Device, Cause::Kernel);
                 }
-                Event::Device(device) if Some(device.index) != index_before => self.compare(Cause::Wish),
+                Event::Device(device) if Some(device.index) != index_before => {
+                    self.retries.forgive();
+                    self.compare(Cause::Wish);
+                }
                 _ => {}
             }
         }

@@ -130,6 +130,11 @@ impl Retries {
         self.due.insert((not_before, key));
     }
 
+    /// What the refusals were about is gone: every key starts afresh.
+    pub fn forgive(&mut self) {
+        self.refusals.clear();
+    }
+
     /// The key is as it should be.
     pub fn right(&mut self, key: Key) {
         self.refusals.remove(&key);

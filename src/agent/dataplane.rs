@@ -198,7 +198,7 @@ impl Task {
         }
         if let Some(since) = self.ops.since.take() {
             let took = since.elapsed();
-            tracing::info!(operations = self.ops.ops, ?took, state = %reconciler.state(), "kernel brought into step");
+            tracing::info!(operations = self.ops.ops, ?took, state = %reconciler.state(), "kernel written");
             self.ops.ops = 0;
         }
         self.count(reconciler);
