@@ -154,14 +154,15 @@ pub async fn claim<S: LeaseStore>(store: &S, claim: &Claim, rng: &mut Rng) -> Re
 }
 
 /// Takes the subnet that was ours again: it and no other, since the containers of this host have their addresses from it.
+/// Where nothing stands there any more, the record is made of the `last` one that did.
 ///
 /// # Errors
 /// [`ClaimError::HeldByOther`] when another host has it.
-pub async fn reclaim<S: LeaseStore>(store: &S, claim: &Claim, key: LeaseKey) -> Result<Outcome, ClaimError> {
+pub async fn reclaim<S: LeaseStore>(store: &S, claim: &Claim, key: LeaseKey, last: Option<&LeaseRecord>) -> Result<Outcome, ClaimError> {
     let mut there = store.get(key).await?;
     for _ in 0..ATTEMPTS {
         let (attempt, how) = match there {
-            None => (store.create(key, &(claim.record)(None), claim.ttl).await, How::Remembered),
+            None => (store.create(key, &(claim.record)(last), claim.ttl).await, How::Remembered),
             Some(entry) => match survey::how(claim, &entry) {
                 Some(how) => (settle(store, claim, entry).await, how),
                 None => return Err(ClaimError::HeldByOther(Box::new(entry))),

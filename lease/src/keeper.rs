@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::claim::{Claim, ClaimError, How, Outcome, Warning, claim, reclaim};
 use crate::rng::{Backoff, Rng};
 use crate::store::{RenewError, StoreError, WriteError};
-use crate::{Entry, Event, Expiry, LeaseKey, LeaseStore};
+use crate::{Entry, Event, Expiry, LeaseKey, LeaseRecord, LeaseStore};
 
 /// Pauses between attempts to claim or renew. The store has deadlines and attempts of its own in each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -72,6 +72,8 @@ pub struct Keeper<S> {
     backoff: Backoff,
     /// The subnet that we have had: from then on it is this or none.
     key: Option<LeaseKey>,
+    /// What we last said of ourselves there.
+    last: Option<LeaseRecord>,
     state: watch::Sender<LeaseState>,
     events: mpsc::Receiver<Event>,
 }
@@ -85,7 +87,7 @@ impl<S: LeaseStore> Keeper<S> {
         let (state, states) = watch::channel(LeaseState::Claiming { reason: String::new() });
         let (sender, events) = mpsc::channel(EVENTS);
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Rng::new(rng.bits()));
-        (Self { store, claim, margin, rng, backoff, key: None, state, events }, states, sender)
+        (Self { store, claim, margin, rng, backoff, key: None, last: None, state, events }, states, sender)
     }
 
     /// Keeps the lease until cancelled. The lease stays in the store: a restart finds it.
@@ -149,10 +151,10 @@ impl<S: LeaseStore> Keeper<S> {
 
     async fn attempt(&mut self) -> Result<Held, ClaimError> {
         let Outcome { entry, how, warnings } = match self.key {
-            Some(key) => reclaim(&self.store, &self.claim, key).await?,
+            Some(key) => reclaim(&self.store, &self.claim, key, self.last.as_ref()).await?,
             None => claim(&self.store, &self.claim, &mut self.rng).await?,
         };
-        self.key = Some(entry.key);
+        (self.key, self.last) = (Some(entry.key), entry.record.as_ref().ok().cloned());
         let ttl = match (entry.expiry, how) {
             (Expiry::Never, _) => None,
             (Expiry::Lease(_), How::Remembered | How::Fresh) => Some(self.claim.ttl),

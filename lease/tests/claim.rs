@@ -214,10 +214,11 @@ async fn a_subnet_that_was_ours_is_reclaimed_when_free_and_never_stolen() {
     let store = MemoryStore::default();
     let ours = take(&store, &host(us(), OURS, None)).await.entry;
     store.del_raw(&format!("subnets/{}", ours.key));
-    let back = reclaim(&store, &host(us(), OURS, None), ours.key).await.unwrap();
-    assert_eq!(back.entry.key, ours.key);
+    let last = LeaseRecord { vtep: Some(vtep("4a:d0:4b:61:b4:99")), ..ours.record.unwrap() };
+    let back = reclaim(&store, &host(us(), OURS, None), ours.key, Some(&last)).await.unwrap();
+    assert_eq!((back.entry.key, back.entry.record.unwrap().vtep), (ours.key, last.vtep));
     store.put_raw(&format!("subnets/{}", ours.key), &record("192.0.2.2").encode(), None);
-    let error = reclaim(&store, &host(us(), OURS, None), ours.key).await.unwrap_err();
+    let error = reclaim(&store, &host(us(), OURS, None), ours.key, None).await.unwrap_err();
     assert_eq!(error.to_string(), format!("subnet {} is held by another host (192.0.2.2)", ours.key));
 }
 

@@ -118,9 +118,9 @@ impl<'a> Feeder<'a> {
                             token_renewed = true;
                             continue;
                         }
-                        Failure::Token(_) | Failure::Denied(_) => self.connection.is_down(&failure),
+                        Failure::Token(_) | Failure::Denied(_) | Failure::Protocol(_) => self.connection.is_down(&failure),
                         Failure::Compacted => course.position = None,
-                        Failure::Unreachable(_) | Failure::NoUsers | Failure::LeaseGone | Failure::Protocol(_) => (),
+                        Failure::Unreachable(_) | Failure::NoUsers | Failure::LeaseGone => (),
                     }
                 }
             }
