@@ -53,7 +53,9 @@ pub(super) async fn watch_readiness(
             if changed {
                 match &readiness {
                     Readiness::Ready => tracing::info!("ready"),
-                    Readiness::NotReady(reason) => tracing::warn!(reason, "not ready"),
+                    Readiness::NotReady(reason) if told_ready => tracing::warn!(reason, "not ready any more"),
+                    // On the way there each step speaks for itself.
+                    Readiness::NotReady(reason) => tracing::debug!(reason, "not ready yet"),
                 }
                 *before = readiness;
             }

@@ -80,7 +80,7 @@ pub(super) async fn run(
     let (spec, local) = wanted(&place, &config, vxlan, &entry)?;
     let subnet = local.subnet;
     let content = SubnetEnv::of_ipv4(pool.network, subnet, spec.mtu, options.ip_masq).render();
-    tracing::info!(%subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "lease held");
+    tracing::info!(%subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
 
     let scope = Scope { device: spec.name.clone(), network: pool.network, underlay: Some(place.underlay.index) };
     let dataplane = Arc::new(Dataplane::start(scope, spec, local, Arc::clone(metrics)).context("cannot start the data plane's thread")?);
