@@ -25,6 +25,7 @@ pub use self::deed::{Deed, ELSEWHERE};
 #[cfg(feature = "contract")]
 pub use self::model::ModelKernel;
 pub use self::netlink::Netlink;
+pub(crate) use self::netlink::read_interfaces;
 
 /// What part of the kernel is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,18 +1,135 @@
-//! stand-in
-use crate::IfIndex;
-use lease::{MacAddr, Mtu};
+//! Which interface, and which of its addresses, carries the tunnel.
+//!
+//! [`choose`] is pure over a snapshot of the machine's [`Interfaces`]; [`Interfaces::read`] takes one. The rules are flanneld's: the
+//! named interfaces in order, then the patterns, then the one that leads to a given address; with none of these
+//! the owner of the public address, else the one that the default route leaves by.
+
+mod choose;
+
+use std::fmt;
 use std::net::IpAddr;
-/// x
+
+use lease::{MacAddr, Mtu};
+use regex::Regex;
+
+pub use choose::choose;
+
+use crate::{IfIndex, KernelError};
+
+/// What the user asks for. Empty: the default.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// Names or addresses of interfaces, in order; the first that is there wins.
+    pub iface: Vec<String>,
+    /// Patterns, in order; each is tried on all addresses first, then on all names.
+    pub iface_regex: Vec<Regex>,
+    /// The interface by which the kernel reaches this address. [`Interfaces::read`] is to be given the same.
+    pub can_reach: Option<IpAddr>,
+    /// The address that the other hosts are told, where it is not the interface's own.
+    pub public_ip: Option<IpAddr>,
+}
+
+/// What was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Underlay {
+    /// Its index.
     pub index: IfIndex,
+    /// Its name.
     pub name: String,
+    /// Its MTU.
     pub mtu: Mtu,
-    pub mac: MacAddr,
+    /// Its hardware address, where it has one of six bytes.
+    pub mac: Option<MacAddr>,
+    /// The address that the tunnel's packets come from.
     pub address: IpAddr,
+    /// The address that the other hosts are told.
     pub public_ip: IpAddr,
 }
-/// x
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UnderlayError(pub String);
+
+/// The machine's interfaces at one moment, with their addresses of one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// IPv6 instead of IPv4.
+    pub ipv6: bool,
+    /// All of them, in the kernel's order.
+    pub list: Vec<Interface>,
+    /// The one that the default route of the lowest metric leaves by.
+    pub default: Option<IfIndex>,
+    /// How the address that was asked for would be reached; none where it would not.
+    pub reach: Option<Reach>,
+}
+
+/// By which interface the kernel would reach an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The interface.
+    pub index: IfIndex,
+    /// The source address that the kernel would take.
+    pub source: Option<IpAddr>,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index.
+    pub index: IfIndex,
+    /// Its name.
+    pub name: String,
+    /// Its MTU.
+    pub mtu: Mtu,
+    /// Its hardware address, where it has one of six bytes.
+    pub mac: Option<MacAddr>,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its addresses of the snapshot's family, in the kernel's order.
+    pub addresses: Vec<Address>,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+    /// Its prefix length in bits.
+    pub len: u8,
+    /// How far it is known (`RT_SCOPE_*`): 0 everywhere, 253 on the link, 254 on this host.
+    pub scope: u8,
+    /// A temporary address of IPv6 (RFC 8981), or a secondary one of IPv4.
+    pub temporary: bool,
+    /// Not yet known to be nobody else's (IPv6 duplicate address detection).
+    pub tentative: bool,
+    /// Deprecated, or found to be another's.
+    pub unusable: bool,
+}
+
+impl Interfaces {
+    /// Takes a snapshot of the calling thread's network namespace; `can_reach` as in [`Choice`].
+    ///
+    /// # Errors
+    /// [`KernelError`] when it cannot be read.
+    pub async fn read(ipv6: bool, can_reach: Option<IpAddr>) -> Result<Self, KernelError> {
+        crate::kernel::read_interfaces(ipv6, can_reach).await
+    }
+}
+
+/// No interface fits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no interface for the tunnel: {looked_for}; there are: {there}")]
+pub struct UnderlayError {
+    /// What was looked for, and what was amiss with it.
+    pub looked_for: String,
+    /// The interfaces that there are, with their addresses.
+    pub there: String,
+}
+
+impl fmt::Display for Interfaces {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, Interface { name, addresses, .. }) in self.list.iter().enumerate() {
+            let addresses: Vec<_> = addresses.iter().map(|address| address.address.to_string()).collect();
+            let family = if self.ipv6 { "IPv6" } else { "IPv4" };
+            let addresses = if addresses.is_empty() { format!("no {family} address") } else { addresses.join(", ") };
+            write!(out, "{}{name} ({addresses})", if nth == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}

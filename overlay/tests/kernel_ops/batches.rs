@@ -6,20 +6,12 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 use overlay::{Event, Kernel, Op, RouteTo};
 
-use crate::common::{FAMILIES, Family, apply, events, in_namespace, json, with_vtep};
-
-fn peer(family: Family, n: u32) -> [Op; 3] {
-    let (key, to) = family.route(n);
-    [
-        Op::PutFdb { mac: family.mac(n), dst: family.underlay(n) },
-        Op::PutNeighbour { address: family.subnet(n).address(), mac: family.mac(n) },
-        Op::PutRoute { key, to, replace: false },
-    ]
-}
+use crate::common::{in_namespace, json, open, with_vtep};
+use overlay::contract::{Family, apply, events};
 
 #[test]
 fn of_a_thousand_operations_exactly_the_bad_ones_are_reported() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let mut kernel = with_vtep(family).await;
             // A gateway that is our own address is refused by either family.
@@ -60,11 +52,11 @@ fn bad_route() -> RouteTo {
 
 #[test]
 fn five_thousand_peers_are_dumped_as_ip_and_bridge_list_them() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let mut kernel = with_vtep(family).await;
             let mut folded = kernel.dump().await.unwrap();
-            apply(&mut kernel, &(2..5002).flat_map(|n| peer(family, n)).collect::<Vec<_>>()).await;
+            apply(&mut kernel, &(2..5002).flat_map(|n| family.puts(n)).collect::<Vec<_>>()).await;
             for event in events(&mut kernel) {
                 assert_ne!(event, Event::Lost);
                 folded.fold(&event);
@@ -99,7 +91,7 @@ fn five_thousand_peers_are_dumped_as_ip_and_bridge_list_them() {
 fn an_overrun_is_told_as_lost_and_the_next_dump_is_right() {
     in_namespace(|| async {
         let mut kernel = with_vtep(Family::V4).await;
-        let mut other = Family::V4.open();
+        let mut other = open(Family::V4);
         // More than 16 MiB of notifications, and than any smaller buffer that this test may have been given.
         let peers = 2..5002;
         for _ in 0..5 {

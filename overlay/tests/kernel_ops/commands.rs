@@ -6,7 +6,8 @@ use lease::Mtu;
 use overlay::{Kernel, Op, RouteKey, RouteTo};
 use serde_json::Value;
 
-use crate::common::{FAMILIES, Family, apply, in_namespace, json, sh};
+use crate::common::{in_namespace, json, open, sh};
+use overlay::contract::{Family, apply};
 
 fn script(family: Family) -> Vec<Op> {
     let len = if family == Family::V4 { 32 } else { 128 };
@@ -68,13 +69,13 @@ fn state(family: Family) -> Vec<Vec<Value>> {
 
 #[test]
 fn each_operation_leaves_what_its_command_leaves() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         let script = script(family);
         for steps in 4..=script.len() {
             let ops = script.get(..steps).unwrap_or_default();
             let (mut by_netlink, mut by_shell) = (Vec::new(), Vec::new());
             in_namespace(|| async {
-                apply(&mut family.open(), ops).await;
+                apply(&mut open(family), ops).await;
                 by_netlink = settled(family);
             });
             in_namespace(|| async {
@@ -82,7 +83,7 @@ fn each_operation_leaves_what_its_command_leaves() {
                     sh(&op.on(family.name()).to_string());
                 }
                 by_shell = settled(family);
-                let observed = family.open().dump().await.unwrap();
+                let observed = open(family).dump().await.unwrap();
                 assert!(observed.fdb.values().all(|to| to.plain) && observed.routes.values().all(|to| to.plain));
             });
             assert_eq!(by_netlink, by_shell, "after `{}`", ops.last().unwrap().on(family.name()));

@@ -3,28 +3,15 @@
 use nix::errno::Errno;
 use overlay::{Event, FdbTo, Kernel, Op, RouteKey, RouteTo};
 
-use crate::common::{FAMILIES, Family, apply, events, in_namespace, json, sh, with_vtep};
-
-fn puts(family: Family, n: u32) -> [Op; 3] {
-    let (key, to) = family.route(n);
-    [
-        Op::PutFdb { mac: family.mac(n), dst: family.underlay(n) },
-        Op::PutNeighbour { address: family.subnet(n).address(), mac: family.mac(n) },
-        Op::PutRoute { key, to, replace: false },
-    ]
-}
-
-fn dels(family: Family, n: u32) -> [Op; 3] {
-    let (key, _) = family.route(n);
-    [Op::DelRoute { key }, Op::DelNeighbour { address: family.subnet(n).address() }, Op::DelFdb { mac: family.mac(n) }]
-}
+use crate::common::{in_namespace, json, open, sh, with_vtep};
+use overlay::contract::{Family, apply, events};
 
 #[test]
 fn what_is_put_is_there_for_ip_and_bridge() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let mut kernel = with_vtep(family).await;
-            apply(&mut kernel, &puts(family, 2)).await;
+            apply(&mut kernel, &family.puts(2)).await;
             let (name, ip) = (family.name(), family.ip());
 
             let fdb = json(&format!("bridge -j fdb show dev {name}")).remove(0);
@@ -49,13 +36,13 @@ fn what_is_put_is_there_for_ip_and_bridge() {
 
 #[test]
 fn a_dump_and_the_events_tell_the_same() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let mut kernel = with_vtep(family).await;
             let mut observed = kernel.dump().await.unwrap();
             let (key, to) = family.route(2);
-            apply(&mut kernel, &[puts(family, 2), puts(family, 3), puts(family, 4)].concat()).await;
-            apply(&mut kernel, &dels(family, 3)).await;
+            apply(&mut kernel, &[family.puts(2), family.puts(3), family.puts(4)].concat()).await;
+            apply(&mut kernel, &family.dels(3)).await;
             for event in events(&mut kernel) {
                 assert_ne!(event, Event::Lost);
                 observed.fold(&event);
@@ -71,10 +58,10 @@ fn a_dump_and_the_events_tell_the_same() {
 
 #[test]
 fn to_put_what_is_there_is_silent_and_to_delete_what_is_gone_is_success() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let mut kernel = with_vtep(family).await;
-            let mut puts = puts(family, 2);
+            let mut puts = family.puts(2);
             apply(&mut kernel, &puts).await;
             assert_eq!(events(&mut kernel).len(), 3);
             if let [.., Op::PutRoute { replace, .. }] = &mut puts {
@@ -84,7 +71,7 @@ fn to_put_what_is_there_is_silent_and_to_delete_what_is_gone_is_success() {
             apply(&mut kernel, &puts).await;
             assert_eq!(kernel.dump().await.unwrap(), before);
             for _ in 0..2 {
-                apply(&mut kernel, &dels(family, 2)).await;
+                apply(&mut kernel, &family.dels(2)).await;
                 assert!(json(&format!("bridge -j fdb show dev {}", family.name())).is_empty());
                 assert!(json(&format!("ip {} -j route show dev {} proto 76", family.ip(), family.name())).is_empty());
             }
@@ -94,10 +81,10 @@ fn to_put_what_is_there_is_silent_and_to_delete_what_is_gone_is_success() {
 
 #[test]
 fn entries_are_replaced_in_place() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let mut kernel = with_vtep(family).await;
-            apply(&mut kernel, &puts(family, 2)).await;
+            apply(&mut kernel, &family.puts(2)).await;
             let (key, to) = family.route(2);
             let to = RouteTo { gateway: Some(family.subnet(9).address()), ..to };
             apply(
@@ -119,7 +106,7 @@ fn entries_are_replaced_in_place() {
 
 #[test]
 fn a_new_route_is_refused_where_one_is_and_anothers_is_never_deleted() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             sh("ip link add up0 type bridge && ip link set up0 up");
             let mut kernel = with_vtep(family).await;
@@ -138,7 +125,7 @@ fn a_new_route_is_refused_where_one_is_and_anothers_is_never_deleted() {
 
 #[test]
 fn what_others_made_differently_is_seen_as_not_plain() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let mut kernel = with_vtep(family).await;
             let (name, ip) = (family.name(), family.ip());
@@ -174,7 +161,7 @@ fn what_others_made_differently_is_seen_as_not_plain() {
 
 #[test]
 fn what_is_none_of_ours_is_left_out() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let mut kernel = with_vtep(family).await;
             let (name, ip) = (family.name(), family.ip());
@@ -210,13 +197,13 @@ fn what_is_none_of_ours_is_left_out() {
 #[test]
 fn entries_on_a_missing_device_fail_and_their_deletes_succeed() {
     in_namespace(|| async {
-        let mut kernel = Family::V4.open();
-        let failures = kernel.apply(&[puts(Family::V4, 2), dels(Family::V4, 2)].concat()).await.unwrap();
+        let mut kernel = open(Family::V4);
+        let failures = kernel.apply(&[Family::V4.puts(2), Family::V4.dels(2)].concat()).await.unwrap();
         assert_eq!(failures.iter().map(|f| (f.index, f.errno)).collect::<Vec<_>>(), [0, 1, 2].map(|n| (n, Errno::ENODEV as i32)));
         // The same when it went a moment ago.
         let mut kernel = with_vtep(Family::V4).await;
         sh("ip link del flannel.1");
-        let failures = kernel.apply(&[puts(Family::V4, 2), dels(Family::V4, 2)].concat()).await.unwrap();
+        let failures = kernel.apply(&[Family::V4.puts(2), Family::V4.dels(2)].concat()).await.unwrap();
         assert_eq!(failures.iter().map(|f| (f.index, f.errno)).collect::<Vec<_>>(), [0, 1, 2].map(|n| (n, Errno::ENODEV as i32)));
     });
 }

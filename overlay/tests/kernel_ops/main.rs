@@ -1,13 +1,6 @@
 //! Every operation against the real kernel, with `ip -j` and `bridge -j` as the oracle.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::as_conversions, reason = "a test fails by panicking")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,29 +1,27 @@
 //! What others do is told, and what the kernel does not tell is known to be lost.
 
-use overlay::{Event, FdbTo, Kernel, Observed, Op, Scope};
+use overlay::{Event, FdbTo, Kernel, Observed, Scope};
 
-use crate::common::{FAMILIES, Family, apply, events, in_namespace, json, sh, with_vtep};
+use crate::common::{in_namespace, json, sh, with_vtep};
+use overlay::contract::{Family, apply, events};
 
 async fn with_peers(family: Family, peers: std::ops::Range<u32>) -> (overlay::Netlink, Observed) {
     let mut kernel = with_vtep(family).await;
-    let ops: Vec<_> = peers
-        .flat_map(|n| {
-            let (key, to) = family.route(n);
-            [
-                Op::PutFdb { mac: family.mac(n), dst: family.underlay(n) },
-                Op::PutNeighbour { address: family.subnet(n).address(), mac: family.mac(n) },
-                Op::PutRoute { key, to, replace: false },
-            ]
-        })
-        .collect();
+    let ops: Vec<_> = peers.flat_map(|n| family.puts(n)).collect();
     apply(&mut kernel, &ops).await;
     let observed = kernel.dump().await.unwrap();
     (kernel, observed)
 }
 
+fn fold(observed: &mut Observed, told: &[Event]) {
+    for event in told {
+        observed.fold(event);
+    }
+}
+
 #[test]
 fn deleted_entries_are_told() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let (mut kernel, _) = with_peers(family, 2..4).await;
             let (name, ip) = (family.name(), family.ip());
@@ -44,7 +42,7 @@ fn deleted_entries_are_told() {
 
 #[test]
 fn changed_entries_are_told() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let (mut kernel, mut observed) = with_peers(family, 2..4).await;
             let (name, ip) = (family.name(), family.ip());
@@ -67,7 +65,7 @@ fn changed_entries_are_told() {
 
 #[test]
 fn a_route_taken_over_by_another_interface_is_gone_and_foreign() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             sh("ip link add up0 type bridge && ip link set up0 up");
             let (mut kernel, mut observed) = with_peers(family, 2..4).await;
@@ -87,7 +85,7 @@ fn a_route_taken_over_by_another_interface_is_gone_and_foreign() {
 
 #[test]
 fn down_and_up_is_told_as_lost_and_keeps_the_fdb() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let (mut kernel, mut observed) = with_peers(family, 2..4).await;
             sh(&format!("ip link set {} down", family.name()));
@@ -109,12 +107,12 @@ fn down_and_up_is_told_as_lost_and_keeps_the_fdb() {
 
 #[test]
 fn the_last_address_takes_the_ipv4_routes_along_and_that_is_told_as_lost() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let (mut kernel, mut observed) = with_peers(family, 2..4).await;
             sh(&format!("ip {} address flush dev {}", family.ip(), family.name()));
             let told = events(&mut kernel);
-            told.iter().for_each(|event| drop(observed.fold(event)));
+            fold(&mut observed, &told);
             let dumped = kernel.dump().await.unwrap();
             if family == Family::V4 {
                 assert!(told.contains(&Event::Lost) && dumped.routes.is_empty());
@@ -127,7 +125,7 @@ fn the_last_address_takes_the_ipv4_routes_along_and_that_is_told_as_lost() {
 
 #[test]
 fn a_changed_mac_flushes_the_neighbours_and_tells() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let (mut kernel, mut observed) = with_peers(family, 2..4).await;
             sh(&format!("ip link set {} address {}", family.name(), family.mac(9)));
@@ -143,13 +141,13 @@ fn a_changed_mac_flushes_the_neighbours_and_tells() {
 
 #[test]
 fn a_deleted_and_remade_device_is_followed() {
-    for family in FAMILIES {
+    for family in Family::BOTH {
         in_namespace(|| async move {
             let (mut kernel, mut observed) = with_peers(family, 2..4).await;
             sh(&format!("ip link del {}", family.name()));
             let told = events(&mut kernel);
             assert!(told.contains(&Event::DeviceGone));
-            told.iter().for_each(|event| drop(observed.fold(event)));
+            fold(&mut observed, &told);
             assert_eq!(observed, kernel.dump().await.unwrap());
 
             sh(&format!("ip link add {} type vxlan id 1 local {} dstport 8472", family.name(), family.underlay(1)));
@@ -157,7 +155,7 @@ fn a_deleted_and_remade_device_is_followed() {
             sh(&format!("bridge fdb add {} dev {} dst {}", family.mac(2), family.name(), family.underlay(2)));
             let told = events(&mut kernel);
             assert!(!told.contains(&Event::Lost), "a new device has nothing on it that could be missed: {told:?}");
-            told.iter().for_each(|event| drop(observed.fold(event)));
+            fold(&mut observed, &told);
             assert_eq!(observed, kernel.dump().await.unwrap());
             assert_eq!(observed.fdb.len(), 1);
         });

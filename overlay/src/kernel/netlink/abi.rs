@@ -87,6 +87,12 @@ pub(super) const IFLA_VXLAN_VNIFILTER: u16 = 30;
 /// if_addr.h: addresses.
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
+pub(super) const IFA_FLAGS: u16 = 8;
+/// `IFA_F_TEMPORARY` of IPv6, `IFA_F_SECONDARY` of IPv4.
+pub(super) const IFA_F_TEMPORARY: u32 = 0x01;
+pub(super) const IFA_F_DADFAILED: u32 = 0x08;
+pub(super) const IFA_F_DEPRECATED: u32 = 0x20;
+pub(super) const IFA_F_TENTATIVE: u32 = 0x40;
 pub(super) const IFA_F_NODAD: u8 = 0x02;
 
 /// neighbour.h: neighbours and FDB.
@@ -105,6 +111,7 @@ pub(super) const RTA_DST: u16 = 1;
 pub(super) const RTA_OIF: u16 = 4;
 pub(super) const RTA_GATEWAY: u16 = 5;
 pub(super) const RTA_PRIORITY: u16 = 6;
+pub(super) const RTA_PREFSRC: u16 = 7;
 pub(super) const RTA_CACHEINFO: u16 = 12;
 pub(super) const RTA_TABLE: u16 = 15;
 pub(super) const RTA_PREF: u16 = 20;

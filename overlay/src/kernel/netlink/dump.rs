@@ -22,7 +22,7 @@ const TRIES: usize = 20;
 
 /// What to dump.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum What {
+pub(super) enum What {
     /// All links.
     Links,
     /// The addresses of one interface, or of all.
@@ -87,7 +87,7 @@ enum Broken {
 }
 
 /// Dumps into a value. It is cleared when the dump has to be begun anew.
-pub(crate) async fn dump<T: Default>(
+pub(super) async fn dump<T: Default>(
     what: What,
     into: &mut T,
     mut part: impl FnMut(&mut T, &Message<'_>) -> Result<(), Malformed>,

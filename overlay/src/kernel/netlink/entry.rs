@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lease::{MacAddr, Subnet};
 
 use super::abi::{
-    AF_BRIDGE, AF_INET, AF_INET6, IFA_ADDRESS, IFA_LOCAL, NDA_CACHEINFO, NDA_DST, NDA_LINK_NETNSID, NDA_LLADDR, NLM_F_REPLACE, NTF_PROXY,
-    NTF_SELF, NUD_NOARP, NUD_PERMANENT, RTA_CACHEINFO, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREF, RTA_PRIORITY, RTA_TABLE, RTM_DELNEIGH,
-    RTM_F_CLONED, RTN_UNICAST, RTNH_F_ONLINK, RTPROT_KERNEL,
+    AF_BRIDGE, AF_INET, AF_INET6, IFA_ADDRESS, IFA_FLAGS, IFA_LOCAL, NDA_CACHEINFO, NDA_DST, NDA_LINK_NETNSID, NDA_LLADDR, NLM_F_REPLACE,
+    NTF_PROXY, NTF_SELF, NUD_NOARP, NUD_PERMANENT, RTA_CACHEINFO, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREF, RTA_PRIORITY, RTA_TABLE,
+    RTM_DELNEIGH, RTM_F_CLONED, RTN_UNICAST, RTNH_F_ONLINK, RTPROT_KERNEL,
 };
 use super::wire::{Malformed, Message, address_of, array, split, u32_of};
 use crate::{FdbTo, IfIndex, RouteKey, RouteTo, TABLE_MAIN};
@@ -17,24 +17,29 @@ pub(super) struct Address {
     pub(super) index: IfIndex,
     pub(super) address: IpAddr,
     pub(super) len: u8,
+    /// `IFA_F_*` (if_addr.h).
+    pub(super) flags: u32,
+    /// `RT_SCOPE_*` (rtnetlink.h): how far the address is known; the narrower, the larger.
+    pub(super) scope: u8,
 }
 
 /// Reads an address message. `IFA_LOCAL` is the interface's own where it differs from the peer's (if_addr.h).
 pub(super) fn address(message: &Message<'_>) -> Result<Option<Address>, Malformed> {
-    let ([family, len, _, _, i0, i1, i2, i3], attrs) = split(message.body)?;
+    let ([family, len, flags, scope, i0, i1, i2, i3], attrs) = split(message.body)?;
     if family != AF_INET && family != AF_INET6 {
         return Ok(None);
     }
-    let (mut own, mut peer) = (None, None);
+    let (mut own, mut peer, mut flags) = (None, None, u32::from(flags));
     for attr in attrs {
         match attr? {
             (IFA_LOCAL, value) => own = Some(address_of(value)?),
             (IFA_ADDRESS, value) => peer = Some(address_of(value)?),
+            (IFA_FLAGS, value) => flags = u32_of(value)?,
             _ => {}
         }
     }
     let address = own.or(peer).ok_or(Malformed("an address message has no address"))?;
-    Ok(Some(Address { index: IfIndex(u32::from_ne_bytes([i0, i1, i2, i3])), address, len }))
+    Ok(Some(Address { index: IfIndex(u32::from_ne_bytes([i0, i1, i2, i3])), address, len, flags, scope }))
 }
 
 /// A neighbour or an FDB entry: what is there under its key now.
@@ -83,6 +88,8 @@ pub(super) struct Route {
     pub(super) key: RouteKey,
     pub(super) out: Option<IfIndex>,
     pub(super) to: RouteTo,
+    /// Whether it leads anywhere, and does not drop or refuse.
+    pub(super) unicast: bool,
     /// Whether it came in the place of the one that had its key, of which the kernel tells nothing more.
     pub(super) replaced: bool,
 }
@@ -115,5 +122,11 @@ pub(super) fn route(message: &Message<'_>) -> Result<Option<Route>, Malformed> {
     }
     let prefix = Subnet::new(prefix, len).map_err(|_| Malformed("a route's destination is no prefix"))?;
     let to = RouteTo { gateway, onlink: flags & RTNH_F_ONLINK != 0, protocol, plain };
-    Ok(Some(Route { key: RouteKey { prefix, metric }, out, to, replaced: message.flags & NLM_F_REPLACE != 0 }))
+    Ok(Some(Route {
+        key: RouteKey { prefix, metric },
+        out,
+        to,
+        unicast: kind == RTN_UNICAST,
+        replaced: message.flags & NLM_F_REPLACE != 0,
+    }))
 }

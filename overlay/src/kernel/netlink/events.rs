@@ -74,7 +74,7 @@ impl Watch {
     }
 
     fn route(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
-        let Some(entry::Route { key, out, to, replaced }) = entry::route(message)? else { return Ok(()) };
+        let Some(entry::Route { key, out, to, unicast: _, replaced }) = entry::route(message)? else { return Ok(()) };
         let there = message.kind == RTM_NEWROUTE;
         let inside = self.scope.network.covers(key.prefix);
         if self.device.is_some() && out == self.index() {
@@ -95,7 +95,7 @@ impl Watch {
     }
 
     fn address(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
-        let Some(entry::Address { index, address, len }) = entry::address(message)? else { return Ok(()) };
+        let Some(entry::Address { index, address, len, flags: _, scope: _ }) = entry::address(message)? else { return Ok(()) };
         if Some(index) == self.index() {
             let present = message.kind == RTM_NEWADDR;
             events.push(Event::Address { address, len, present });

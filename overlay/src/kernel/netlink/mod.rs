@@ -11,12 +11,14 @@ mod encode;
 mod entry;
 mod events;
 mod explain;
+mod interfaces;
 mod link;
 mod requests;
 mod socket;
 mod sysctl;
 mod wire;
 
+use self::dump::{What, dump};
 use self::events::{Watch, lost};
 use self::explain::{Verdict, verdict};
 use self::link::Link;
@@ -25,7 +27,7 @@ use self::socket::{Received, Socket};
 use crate::kernel::{Event, Failure, Kernel, KernelError, Scope, errno_number};
 use crate::{Device, IfIndex, Key, Observed, Op};
 
-pub(crate) use self::dump::{What, dump};
+pub(crate) use self::interfaces::read as read_interfaces;
 
 const EVENTS: &str = "read the kernel's notifications";
 
@@ -85,7 +87,7 @@ impl Netlink {
         self.pending.push(Event::Device(device));
         dump(What::Addresses(Some(index)), &mut self.pending, |pending, message| {
             let found = entry::address(message)?.filter(|found| found.index == index);
-            pending.extend(found.map(|entry::Address { index: _, address, len }| Event::Address { address, len, present: true }));
+            pending.extend(found.map(|entry::Address { address, len, .. }| Event::Address { address, len, present: true }));
             Ok(())
         })
         .await?;

@@ -3,13 +3,19 @@
 //! Only a chunk's last message asks for an acknowledgement. The kernel answers every message that fails and goes on with
 //! the rest, so what is neither answered nor the last has succeeded once the last is answered.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
-use super::abi::{IFLA_EXT_MASK, IFLA_IFNAME, NLM_F_ACK, NLM_F_REQUEST, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK};
+use lease::Subnet;
+use nix::errno::Errno;
+
+use super::abi::{
+    IFLA_EXT_MASK, IFLA_IFNAME, NLM_F_ACK, NLM_F_REQUEST, RTA_DST, RTA_OIF, RTA_PREFSRC, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, RTM_GETROUTE,
+};
 use super::answer::{self, Answer, Refusal};
-use super::encode::{self, LONGEST};
+use super::encode::{self, LONGEST, family};
 use super::socket::{Received, Socket};
-use super::wire::{Malformed, Message, Messages, Writer};
+use super::wire::{Malformed, Message, Messages, Writer, address_of, split, u32_of};
 use crate::kernel::KernelError;
 use crate::{IfIndex, Op};
 
@@ -104,8 +110,31 @@ impl Requests {
         self.one(CALL, read).await
     }
 
-    /// Sends what is written and reads the one answer; none where the kernel says that the device is not there.
-    pub(super) async fn one<T>(
+    /// Asks by which interface, and from which of our addresses, the kernel would reach an address; none where it would not.
+    pub(super) async fn reach(&mut self, address: IpAddr) -> Result<Option<(Option<IfIndex>, Option<IpAddr>)>, KernelError> {
+        self.seq = self.seq.wrapping_add(1);
+        self.writer.clear();
+        let len = Subnet::host(address).len();
+        self.writer.begin(RTM_GETROUTE, NLM_F_REQUEST, self.seq, &[family(address), len, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.writer.address(RTA_DST, address);
+        self.writer.end();
+        self.one("look up a route", |message| {
+            let ([..], attrs) = split::<12>(message.body)?;
+            let (mut out, mut source) = (None, None);
+            for attr in attrs {
+                match attr? {
+                    (RTA_OIF, value) => out = Some(IfIndex(u32_of(value)?)),
+                    (RTA_PREFSRC, value) => source = Some(address_of(value)?),
+                    _ => {}
+                }
+            }
+            Ok((out, source))
+        })
+        .await
+    }
+
+    /// Sends what is written and reads the one answer; none where the kernel says that there is no such device or no way.
+    async fn one<T>(
         &mut self,
         call: &'static str,
         read: impl FnOnce(&Message<'_>) -> Result<T, Malformed>,
@@ -122,7 +151,7 @@ impl Requests {
                 }
                 match answer::read(message).map_err(malformed(call))? {
                     Answer::Part(message) => return read(&message).map(Some).map_err(malformed(call)),
-                    Answer::Refused(refusal) if refusal.errno == nix::errno::Errno::ENODEV => return Ok(None),
+                    Answer::Refused(Refusal { errno: Errno::ENODEV | Errno::ENETUNREACH | Errno::EHOSTUNREACH, .. }) => return Ok(None),
                     Answer::Refused(refusal) => return Err(refusal.into_error(call)),
                     Answer::Done | Answer::Nothing => {}
                 }

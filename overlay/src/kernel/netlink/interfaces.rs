@@ -1,0 +1,67 @@
+//! Reads the machine's interfaces, for the choice of the one that carries the tunnel.
+
+use std::net::IpAddr;
+
+use lease::MacAddr;
+
+use super::abi::{AF_INET, AF_INET6, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TEMPORARY, IFA_F_TENTATIVE};
+use super::dump::{What, dump};
+use super::entry;
+use super::link::Link;
+use super::requests::Requests;
+use crate::IfIndex;
+use crate::kernel::KernelError;
+use crate::underlay::{Address, Interface, Interfaces, Reach};
+
+/// The interfaces of the calling thread's network namespace with their addresses of one family, the one that the family's default
+/// route leaves by, and the one by which `reach` would be reached.
+///
+/// # Errors
+/// [`KernelError`] when they cannot be read.
+pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces, KernelError> {
+    let mut list: Vec<Interface> = Vec::new();
+    dump(What::Links, &mut list, |list, message| {
+        if let Some(link) = Link::read(message)? {
+            let (name, device) = (link.name()?, link.device()?);
+            let mac = Some(device.mac).filter(|mac| *mac != MacAddr::new([0; 6]));
+            list.push(Interface { index: device.index, name, mtu: device.mtu, mac, up: device.up, addresses: Vec::new() });
+        }
+        Ok(())
+    })
+    .await?;
+
+    let mut found: Vec<entry::Address> = Vec::new();
+    dump(What::Addresses(None), &mut found, |found, message| {
+        found.extend(entry::address(message)?);
+        Ok(())
+    })
+    .await?;
+    for entry::Address { index, address, len, flags, scope } in found.into_iter().filter(|found| found.address.is_ipv6() == ipv6) {
+        if let Some(interface) = list.iter_mut().find(|interface| interface.index == index) {
+            let is = |flag: u32| flags & flag != 0;
+            interface.addresses.push(Address {
+                address,
+                len,
+                scope,
+                temporary: is(IFA_F_TEMPORARY),
+                tentative: is(IFA_F_TENTATIVE),
+                unusable: is(IFA_F_DADFAILED | IFA_F_DEPRECATED),
+            });
+        }
+    }
+
+    let mut defaults: Vec<(u32, IfIndex)> = Vec::new();
+    dump(What::Routes(if ipv6 { AF_INET6 } else { AF_INET }), &mut defaults, |defaults, message| {
+        let route = entry::route(message)?.filter(|route| route.unicast && route.key.prefix.len() == 0);
+        defaults.extend(route.and_then(|route| Some((route.key.metric, route.out?))));
+        Ok(())
+    })
+    .await?;
+    let default = defaults.into_iter().min_by_key(|(metric, _)| *metric).map(|(_, index)| index);
+
+    let reach = match reach {
+        Some(address) => Requests::open()?.reach(address).await?.and_then(|(out, source)| Some(Reach { index: out?, source })),
+        None => None,
+    };
+    Ok(Interfaces { ipv6, list, default, reach })
+}
