@@ -29,6 +29,9 @@ mod vtep;
 pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
 pub use entry::{FdbTo, Key, RouteKey, RouteTo, TABLE_MAIN};
+#[doc(hidden)]
+#[cfg(feature = "contract")]
+pub use kernel::fuzz_datagram;
 #[cfg(feature = "contract")]
 pub use kernel::{Deed, ELSEWHERE, ModelKernel, contract};
 pub use kernel::{Event, Failure, Kernel, KernelError, Netlink, Scope};

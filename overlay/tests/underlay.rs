@@ -15,7 +15,7 @@ fn machine(family: Family) {
     let (a, b) = (family.pick("192.0.2", "2001:db8:a:"), family.pick("198.51.100", "2001:db8:b:"));
     let (dot, len) = family.pick((".", 24), (":", 64));
     for (name, net) in [("up0", a), ("up1", b)] {
-        sh(&format!("ip link add {name} type bridge && ip link set {name} address 02:00:00:00:00:0{} mtu 1400 up", name.len()));
+        sh(&format!("ip link add {name} type bridge && ip link set {name} mtu 1400 up"));
         sh(&format!("ip address add {net}{dot}7/{len} dev {name} {}", family.pick("", "nodad")));
     }
     sh(&format!("ip route add default via {a}{dot}1 dev up0 metric 200 && ip route add default via {b}{dot}1 dev up1 metric 100"));

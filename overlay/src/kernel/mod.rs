@@ -171,6 +171,17 @@ pub trait Kernel: Send {
     fn take_events(&mut self, events: &mut Vec<Event>) -> Result<(), KernelError>;
 }
 
+/// What a datagram of notifications says, whatever its bytes; for the fuzzer.
+#[doc(hidden)]
+#[cfg(feature = "contract")]
+pub fn fuzz_datagram(scope: Scope, device: Option<Device>, datagram: &[u8]) -> Vec<Event> {
+    let mut watch = netlink::Watch::new(scope);
+    watch.set(device.as_ref());
+    let mut events = Vec::new();
+    watch.datagram(datagram, &mut events);
+    events
+}
+
 /// The number that a [`Failure`] carries.
 #[expect(clippy::as_conversions, reason = "the numbers of a C enum, all of them small and positive")]
 fn errno_number(errno: nix::errno::Errno) -> i32 {

@@ -39,7 +39,7 @@ impl Watch {
     }
 
     /// Takes the device as it was read otherwise than from a notification.
-    pub(super) fn set(&mut self, device: Option<&Device>) {
+    pub(crate) fn set(&mut self, device: Option<&Device>) {
         self.device = device.map(|device| (device.index, device.up));
     }
 

@@ -14,12 +14,14 @@ mod explain;
 mod interfaces;
 mod link;
 mod requests;
+#[cfg(test)]
+mod roundtrip;
 mod socket;
 mod sysctl;
 mod wire;
 
 use self::dump::{What, dump};
-use self::events::{Watch, lost};
+use self::events::lost;
 use self::explain::{Verdict, verdict};
 use self::link::Link;
 use self::requests::{MAX_MESSAGES, Requests};
@@ -27,6 +29,7 @@ use self::socket::{Received, Socket};
 use crate::kernel::{Event, Failure, Kernel, KernelError, Scope, errno_number};
 use crate::{Device, IfIndex, Key, Observed, Op};
 
+pub(crate) use self::events::Watch;
 pub(crate) use self::interfaces::read as read_interfaces;
 
 const EVENTS: &str = "read the kernel's notifications";
