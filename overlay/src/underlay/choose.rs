@@ -19,7 +19,7 @@ pub fn choose(choice: &Choice, interfaces: &Interfaces) -> Result<Underlay, Unde
         named.or_else(|| can_reach.and_then(|target| by_reach(interfaces, target, &mut amiss)))
     };
     let Some((interface, address)) = found else {
-        return Err(UnderlayError { looked_for: amiss.join(", "), there: interfaces.to_string() });
+        return Err(UnderlayError::NoneFits { looked_for: amiss.join(", "), there: interfaces.to_string() });
     };
     let Interface { index, name, mtu, mac, up: _, addresses: _ } = interface;
     let public_ip = public_ip.unwrap_or(address);
@@ -110,7 +110,7 @@ fn is_vtep(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use lease::Mtu;
+    use lease::{MacAddr, Mtu};
     use regex::Regex;
 
     use super::*;
@@ -126,7 +126,7 @@ mod tests {
             index: IfIndex(index),
             name: (*name).to_owned(),
             mtu: Mtu(1500),
-            mac: None,
+            mac: MacAddr::new([0; 6]),
             up: true,
             addresses: addresses.to_vec(),
         });
@@ -223,16 +223,15 @@ mod tests {
         let good = address("2001:db8::5");
         let best = |addresses: &[Address]| {
             let machine = Interfaces { ipv6: true, ..interfaces(&[("eth0", addresses)]) };
-            choose(&Choice { iface: names(&["eth0"]), ..Choice::default() }, &machine).map(|underlay| underlay.address)
+            choose(&Choice { iface: names(&["eth0"]), ..Choice::default() }, &machine)
+                .map(|underlay| underlay.address)
+                .map_err(|error| error.to_string())
         };
         assert_eq!(best(&[near, dead, temporary, tentative, good]), Ok(good.address));
         assert_eq!(best(&[near, dead, temporary, tentative]), Ok(tentative.address));
         assert_eq!(best(&[near, dead, temporary]), Ok(temporary.address));
         assert_eq!(best(&[dead, near]), Ok(near.address));
-        assert_eq!(
-            best(&[dead]).unwrap_err().to_string(),
-            "no interface for the tunnel: eth0 has no usable address; there are: eth0 (2001:db8::4)"
-        );
+        assert_eq!(best(&[dead]).unwrap_err(), "no interface for the tunnel: eth0 has no usable address; there are: eth0 (2001:db8::4)");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which interface, and which of its addresses, carries the tunnel.
 //!
-//! [`choose`] is pure over a snapshot of the machine's [`Interfaces`]; [`Interfaces::read`] takes one. The rules are flanneld's: the
+//! [`choose`] is pure over a snapshot of the machine's [`Interfaces`]; [`Interfaces::read`] takes one, [`find`] does both. The rules are flanneld's: the
 //! named interfaces in order, then the patterns, then the one that leads to a given address; with none of these
 //! the owner of the public address, else the one that the default route leaves by.
 
@@ -38,8 +38,8 @@ pub struct Underlay {
     pub name: String,
     /// Its MTU.
     pub mtu: Mtu,
-    /// Its hardware address, where it has one of six bytes.
-    pub mac: Option<MacAddr>,
+    /// Its hardware address; all zero where it has none of six bytes.
+    pub mac: MacAddr,
     /// The address that the tunnel's packets come from.
     pub address: IpAddr,
     /// The address that the other hosts are told.
@@ -77,8 +77,8 @@ pub struct Interface {
     pub name: String,
     /// Its MTU.
     pub mtu: Mtu,
-    /// Its hardware address, where it has one of six bytes.
-    pub mac: Option<MacAddr>,
+    /// Its hardware address; all zero where it has none of six bytes.
+    pub mac: MacAddr,
     /// Whether it is administratively up.
     pub up: bool,
     /// Its addresses of the snapshot's family, in the kernel's order.
@@ -112,14 +112,28 @@ impl Interfaces {
     }
 }
 
-/// No interface fits.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no interface for the tunnel: {looked_for}; there are: {there}")]
-pub struct UnderlayError {
-    /// What was looked for, and what was amiss with it.
-    pub looked_for: String,
-    /// The interfaces that there are, with their addresses.
-    pub there: String,
+/// There is no underlay.
+#[derive(Debug, thiserror::Error)]
+pub enum UnderlayError {
+    /// No interface fits.
+    #[error("no interface for the tunnel: {looked_for}; there are: {there}")]
+    NoneFits {
+        /// What was looked for, and what was amiss with it.
+        looked_for: String,
+        /// The interfaces that there are, with their addresses.
+        there: String,
+    },
+    /// The interfaces cannot be read.
+    #[error("no interface for the tunnel")]
+    Unreadable(#[from] KernelError),
+}
+
+/// Chooses among the interfaces of the calling thread's network namespace.
+///
+/// # Errors
+/// [`UnderlayError`]
+pub async fn find(choice: &Choice, ipv6: bool) -> Result<Underlay, UnderlayError> {
+    choose(choice, &Interfaces::read(ipv6, choice.can_reach).await?)
 }
 
 impl fmt::Display for Interfaces {

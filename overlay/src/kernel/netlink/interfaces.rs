@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use lease::MacAddr;
-
 use super::abi::{AF_INET, AF_INET6, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TEMPORARY, IFA_F_TENTATIVE};
 use super::dump::{What, dump};
 use super::entry;
@@ -23,8 +21,7 @@ pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces
     dump(What::Links, &mut list, |list, message| {
         if let Some(link) = Link::read(message)? {
             let (name, device) = (link.name()?, link.device()?);
-            let mac = Some(device.mac).filter(|mac| *mac != MacAddr::new([0; 6]));
-            list.push(Interface { index: device.index, name, mtu: device.mtu, mac, up: device.up, addresses: Vec::new() });
+            list.push(Interface { index: device.index, name, mtu: device.mtu, mac: device.mac, up: device.up, addresses: Vec::new() });
         }
         Ok(())
     })
