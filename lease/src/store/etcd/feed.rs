@@ -61,6 +61,8 @@ struct Position {
     /// The latest revision that the cluster has shown to have.
     seen: i64,
     cluster: u64,
+    /// The raft term of then. A store that begins anew has a lower one, also where its revisions have caught up.
+    term: u64,
 }
 
 /// How far a feed has come.
@@ -139,7 +141,8 @@ impl<'a> Feeder<'a> {
     async fn list_into(&self, sink: &mut impl Sink) -> Result<Position, End> {
         let failed = |failure| End::Failed(None, failure);
         let mut page = self.page(self.range.start.clone(), 0).await.map_err(failed)?;
-        let (revision, cluster) = head(page.header()).ok_or_else(|| failed(Failure::Protocol("a list without a header".to_owned())))?;
+        let Head { revision, cluster, term } =
+            head(page.header()).ok_or_else(|| failed(Failure::Protocol("a list without a header".to_owned())))?;
         heard(sink.take(Feed::Reset).await)?;
         while page.more() {
             let kvs = page.take_kvs();
@@ -151,7 +154,7 @@ impl<'a> Feeder<'a> {
         }
         heard(sink.take(Feed::Page(page.take_kvs())).await)?;
         heard(sink.take(Feed::Done(revision)).await)?;
-        Ok(Position { next: revision + 1, seen: revision, cluster })
+        Ok(Position { next: revision + 1, seen: revision, cluster, term })
     }
 
     async fn page(&self, start: Vec<u8>, revision: i64) -> Result<GetResponse, Failure> {
@@ -176,7 +179,7 @@ impl<'a> Feeder<'a> {
         loop {
             let message = self.next(&mut stream).await.map_err(|failure| End::Failed(Some(number), failure))?;
             self.check(&message, at, number).await?;
-            let Some((revision, _)) = head(message.header()) else { continue };
+            let Some(Head { revision, .. }) = head(message.header()) else { continue };
             let changes: Vec<_> = message.events().iter().filter_map(|event| event.kv().cloned()).collect();
             if let Some(last) = changes.last() {
                 (at.next, at.seen) = (last.mod_revision(), last.mod_revision());
@@ -245,25 +248,32 @@ impl<'a> Feeder<'a> {
             };
         }
         match head(message.header()) {
-            Some((_, cluster)) if cluster != at.cluster => Err(End::Relist("this is another cluster")),
-            Some((revision, _)) if revision < at.seen => self.confirm(at).await,
+            Some(head) if head.cluster != at.cluster => Err(End::Relist("this is another cluster")),
+            Some(head) if head.revision < at.seen || head.term < at.term => self.confirm(at).await,
             _ => Ok(()),
         }
     }
 
-    /// A server that lags behind shows an older revision too. A read that the whole cluster agrees on tells which it is.
+    /// A server that lags behind shows an older revision or term too. A read that the whole cluster agrees on tells which it is.
     async fn confirm(&self, at: Position) -> Result<(), End> {
         let start = self.range.start.clone();
         let read = self.connection.call(|client| super::read(client, start.clone())).await;
         match head(read.map_err(|failure| End::Failed(None, failure))?.header()) {
-            Some((revision, cluster)) if revision >= at.seen && cluster == at.cluster => Ok(()),
+            Some(head) if head.revision >= at.seen && head.term >= at.term && head.cluster == at.cluster => Ok(()),
             _ => Err(End::Relist("etcd went back in time, as after a restored backup")),
         }
     }
 }
 
-fn head(header: Option<&ResponseHeader>) -> Option<(i64, u64)> {
-    header.map(|header| (header.revision(), header.cluster_id()))
+/// What every answer says of the cluster.
+struct Head {
+    revision: i64,
+    cluster: u64,
+    term: u64,
+}
+
+fn head(header: Option<&ResponseHeader>) -> Option<Head> {
+    header.map(|header| Head { revision: header.revision(), cluster: header.cluster_id(), term: header.raft_term() })
 }
 
 fn heard(flow: ControlFlow<()>) -> Result<(), End> {
