@@ -1,15 +1,15 @@
 //! This host's place: the underlay it stands on, who it is, and what it would claim a lease with.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use lease::claim::Claim;
 use lease::{BackendType, LeaseKey, LeaseRecord, MacAddr, NetworkConfig, Owner, VtepData, VxlanConfig};
-use overlay::underlay::{Underlay, UnderlayError};
+use overlay::underlay::{self, Choice, Underlay, UnderlayError};
 use overlay::{Kind, Netlink, Scope};
 
-use crate::cli::InterfaceOptions;
+use crate::cli::{IfaceSelector, InterfaceOptions};
 use crate::identity::{self, Machine};
 
 /// How long a lease lives unless it is renewed: flannel's 24 hours.
@@ -28,22 +28,21 @@ pub(crate) struct Place {
 ///
 /// # Errors
 /// [`UnderlayError`]: what was looked for, and what there is.
-pub(crate) async fn find(_options: &InterfaceOptions) -> Result<Place, UnderlayError> {
-    let out = std::process::Command::new("ip").args(["-j", "address"]).output().unwrap();
-    let v: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    let l = v.as_array().unwrap().iter().find(|l| l["ifname"] == "eth0").ok_or(UnderlayError("no eth0".into()))?;
-    let address: IpAddr = l["addr_info"][0]["local"].as_str().unwrap().parse().unwrap();
-    let underlay = Underlay {
-        index: overlay::IfIndex(l["ifindex"].as_u64().unwrap() as u32),
-        name: "eth0".into(),
-        mtu: lease::Mtu(l["mtu"].as_u64().unwrap() as u32),
-        mac: l["address"].as_str().unwrap().parse().unwrap(),
-        address,
-        public_ip: address,
-    };
-    let machine = Machine::read();
-    Ok(Place { owner: machine.owner(underlay.mac), warning: machine.warning, underlay })
+pub(crate) async fn find(options: &InterfaceOptions) -> Result<Place, UnderlayError> {
+    let InterfaceOptions { selectors, patterns, can_reach, public_ip, public_ipv6: _ } = options;
+    let iface = selectors.iter().map(|selector| match selector {
+        IfaceSelector::Name(name) => name.clone(),
+        IfaceSelector::Address(address) => address.to_string(),
+    });
+    let choice =
+        Choice { iface: iface.collect(), iface_regex: patterns.clone(), can_reach: *can_reach, public_ip: public_ip.map(IpAddr::from) };
+    let underlay = underlay::find(&choice, false).await?;
+    let Machine { id: _, ref warning } = *MACHINE;
+    Ok(Place { owner: MACHINE.owner(underlay.mac), warning: warning.clone(), underlay })
 }
+
+/// This machine. Read once: who we are does not change while we run.
+static MACHINE: LazyLock<Machine> = LazyLock::new(Machine::read);
 
 /// What this host claims its lease with. The VTEP's MAC is the lease's, else the existing device's, else one of our own.
 ///
