@@ -197,6 +197,9 @@ impl<K: Kernel> Reconciler<K> {
         let planned = started.elapsed();
         let mut step = Step { ops: ops.len(), planned, applied: Duration::ZERO, more: false };
         if !ops.is_empty() {
+            for op in &ops {
+                tracing::debug!(command = %op.on(self.device_name()), "apply");
+            }
             // Until it is known what became of them, only a dump tells.
             let dump_wanted = std::mem::replace(&mut self.dump_wanted, true);
             let failures = self.kernel.apply(&ops).await?;
