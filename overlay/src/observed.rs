@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use lease::MacAddr;
 
+use crate::desired::Peer;
 use crate::device::{Device, IfIndex};
 use crate::entry::{FdbTo, Key, RouteKey, RouteTo};
 use crate::kernel::Event;
@@ -31,6 +32,16 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// The peers that the kernel carries: a route with its neighbour and that one's FDB entry, all three plain.
+    pub fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
+        self.routes.iter().filter_map(|(key, to)| {
+            let gateway = to.gateway.filter(|gateway| to.plain && *gateway == key.prefix.address())?;
+            let mac = *self.neighbours.get(&gateway)?;
+            let to = self.fdb.get(&mac).filter(|to| to.plain)?;
+            Some(Peer { subnet: key.prefix, mac, dst: to.dst })
+        })
+    }
+
     /// Takes in one notification and names what it is about. None for those that concern no single key.
     pub fn fold(&mut self, event: &Event) -> Option<Key> {
         match event {

@@ -113,7 +113,7 @@ fn entries(observed: &Observed) -> BTreeSet<Key> {
 /// Holds what the kernel has against the peers, with no help of the code under test.
 fn assert_in_step(peers: &[Peer], observed: &Observed) {
     let spec = FAMILY.spec();
-    let device = observed.device.as_ref().expect("a device");
+    let device = observed.device.as_ref().unwrap();
     assert!(device.up && device.mtu == spec.mtu && device.mac == spec.mac && device.no_link_local);
     let neighbours: Vec<(IpAddr, MacAddr)> = peers.iter().map(|peer| (peer.subnet.address(), peer.mac)).collect();
     assert_eq!(observed.neighbours.iter().map(|(address, mac)| (*address, *mac)).collect::<Vec<_>>(), neighbours);
@@ -221,16 +221,12 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 fn lease_of(n: u32, mac: u32) -> Entry {
-    let IpAddr::V4(address) = FAMILY.underlay(mac) else { panic!("IPv4") };
-    let vtep = VtepData { vni: FAMILY.spec().vni, mac: FAMILY.mac(mac) };
-    let record = LeaseRecord {
-        public_ip: Some(address),
-        public_ipv6: None,
-        backend: BackendType::Vxlan,
-        vtep: Some(vtep),
-        vtep_v6: None,
-        owner: None,
+    let public_ip = match FAMILY.underlay(mac) {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     };
+    let vtep = VtepData { vni: FAMILY.spec().vni, mac: FAMILY.mac(mac) };
+    let record = LeaseRecord { public_ip, public_ipv6: None, backend: BackendType::Vxlan, vtep: Some(vtep), vtep_v6: None, owner: None };
     let revision = Revision(n.into());
     Entry { key: key_of(n), record: Ok(record), created: revision, modified: revision, expiry: Expiry::Lease(1) }
 }

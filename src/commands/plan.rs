@@ -39,7 +39,7 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
         let device = spec.name.clone();
         desired.set_vtep(spec);
         let mut peers = Peers::new(local);
-        peers.inherit(overlay::triples(&observed), &mut desired);
+        peers.inherit(observed.peers(), &mut desired);
         let events = [Event::Init].into_iter().chain(snapshot.entries.into_iter().map(Event::InitApply));
         for event in events.chain([Event::InitDone(snapshot.revision)]) {
             peers.fold(&event, &mut desired, Instant::now(), &mut |_| ());

@@ -6,26 +6,22 @@
 //!
 //! It never deletes an entry before the peers are complete, and never touches anything but the VTEP and what hangs on it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+mod batch;
+mod standing;
 
-use crate::desired::{Desired, Peer};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::desired::Desired;
 use crate::device::VtepSpec;
 use crate::entry::Key;
-use crate::kernel::{Event, Failure, Kernel, KernelError};
+use crate::kernel::{Event, Kernel, KernelError};
 use crate::observed::Observed;
-use crate::op::Op;
 use crate::peers::{Local, Notice, Peers};
-use crate::plan::{self, Blocked, Plan};
+use crate::plan::{self, Blocked};
 use crate::retry::Retries;
-
-/// Operations a batch. Their notifications have to fit the receive buffer that everybody gets (256 of them in 212 992
-/// bytes), with room for a second one each: a replaced route is told twice.
-pub const BATCH: usize = 100;
-
-/// So many of the last repairs are remembered for a person to see.
-const HEALS_KEPT: usize = 64;
+pub use batch::BATCH;
+pub use standing::{Counts, Heal, State, Totals, kind_of};
 
 /// No two dumps are closer together, so that somebody who makes the kernel lose events cannot keep us dumping.
 const DUMP_PAUSE: Duration = Duration::from_millis(200);
@@ -39,29 +35,6 @@ enum Cause {
     Kernel,
 }
 
-/// One repair of what somebody else undid.
-#[derive(Debug, Clone)]
-pub struct Heal {
-    /// When.
-    pub at: SystemTime,
-    /// By which operation.
-    pub op: Op,
-}
-
-/// What a kind of key has been repaired, put and deleted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Repairs of what somebody else undid.
-    pub heals: u64,
-    /// Operations that succeeded.
-    pub applied: u64,
-    /// Operations that the kernel refused.
-    pub refused: u64,
-}
-
-/// Counters, since the start, by [`kind_of`] a key.
-pub type Totals = BTreeMap<&'static str, Counts>;
-
 /// What one step did.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Step {
@@ -73,30 +46,6 @@ pub struct Step {
     pub applied: Duration,
     /// Whether there is more to do at once.
     pub more: bool,
-}
-
-/// How things stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// The kernel holds what it should.
-    InStep,
-    /// It does not yet: so many keys are being worked on.
-    Converging(usize),
-    /// No snapshot of the leases is complete yet; what is known is in the kernel.
-    Waiting,
-    /// So many keys cannot be made right, for this reason (the first one's).
-    Troubled(usize, String),
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InStep => out.write_str("in step"),
-            Self::Converging(keys) => write!(out, "{keys} entries still to be put right"),
-            Self::Waiting => out.write_str("the leases are not all known yet"),
-            Self::Troubled(keys, reason) => write!(out, "{keys} entries cannot be put right: {reason}"),
-        }
-    }
 }
 
 /// Owns one VTEP and all that hangs on it.
@@ -132,7 +81,7 @@ impl<K: Kernel> Reconciler<K> {
         let mut desired = Desired::default();
         desired.set_vtep(spec);
         let mut peers = Peers::new(local);
-        peers.inherit(triples(&observed), &mut desired);
+        peers.inherit(observed.peers(), &mut desired);
         let mut reconciler = Self {
             kernel,
             desired,
@@ -271,164 +220,6 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// The next batch's operations.
-    fn next_batch(&mut self, now: Instant) -> Vec<Op> {
-        let mut ops: Vec<Op> = Vec::new();
-        while ops.len() < BATCH {
-            // The device comes first and alone: what can hang on it is known when it stands.
-            if ops.iter().any(|op| op.key() <= Key::Device) {
-                return ops;
-            }
-            let Some((key, cause)) = self.dirty.pop_first() else { break };
-            let Plan { puts, dels, blocked } = self.plan_one(key);
-            self.blocked.remove(&key);
-            self.doomed.remove(&key);
-            if let Some((key, blocked)) = blocked.into_iter().next() {
-                self.blocked.insert(key, blocked);
-            } else if !dels.is_empty() {
-                self.doomed.insert(key, cause);
-            } else if puts.is_empty() {
-                self.retries.right(key);
-            } else if self.may_go(key, cause, &puts, now) {
-                ops.extend(puts);
-            }
-        }
-        if ops.is_empty() && self.peers.is_complete() {
-            while ops.len() < BATCH {
-                let Some((key, cause)) = self.doomed.pop_last() else { break };
-                let Plan { dels, .. } = self.plan_one(key);
-                if !dels.is_empty() && self.may_go(key, cause, &dels, now) {
-                    ops.extend(dels);
-                }
-            }
-        }
-        ops
-    }
-
-    fn plan_one(&self, key: Key) -> Plan {
-        plan::plan(&self.desired, &self.observed, &BTreeSet::from([key]))
-    }
-
-    /// Whether a key may be acted on now. Counts a repair of what somebody else did.
-    fn may_go(&mut self, key: Key, cause: Cause, ops: &[Op], now: Instant) -> bool {
-        if self.retries.must_wait(key, now) {
-            return false;
-        }
-        if cause == Cause::Wish {
-            return true;
-        }
-        if !self.retries.may_repair(key, now) {
-            return false;
-        }
-        for op in ops {
-            if self.heals.len() == HEALS_KEPT {
-                self.heals.pop_front();
-            }
-            self.heals.push_back(Heal { at: SystemTime::now(), op: op.clone() });
-        }
-        self.totals.entry(kind_of(key)).or_default().heals += 1;
-        true
-    }
-
-    /// After a batch: what failed is tried again later; what was acknowledged has to show in the kernel's own events.
-    fn settle(&mut self, ops: &[Op], failures: Vec<Failure>, now: Instant) {
-        let mut failed: BTreeMap<Key, String> = BTreeMap::new();
-        for Failure { index, errno: _, reason } in failures {
-            if let Some(op) = ops.get(index) {
-                failed.entry(op.key()).or_insert_with(|| format!("{}: {reason}", op.on(self.device_name())));
-            }
-        }
-        for op in ops {
-            let key = op.key();
-            let counts = self.totals.entry(kind_of(key)).or_default();
-            if let Some(reason) = failed.get(&key) {
-                counts.refused += 1;
-                self.retries.refused_by_kernel(key, reason.clone(), now);
-                // Perhaps the kernel is not as we see it.
-                self.dump_wanted = true;
-                continue;
-            }
-            counts.applied += 1;
-            if self.plan_one(key).is_empty() {
-                self.dirty.remove(&key);
-                self.retries.right(key);
-            } else {
-                self.dump_wanted = true;
-            }
-        }
-    }
-
-    /// The VTEP's name.
-    #[must_use]
-    pub fn device_name(&self) -> &str {
-        self.desired.vtep().map_or("", |spec| spec.name.as_str())
-    }
-
-    /// How things stand.
-    #[must_use]
-    pub fn state(&self) -> State {
-        let trouble = self.retries.refused() + self.retries.outdone() + self.blocked.len();
-        let work = self.dirty.len() + self.doomed.len();
-        if trouble > 0 {
-            let blocked = self.blocked.values().next().map(ToString::to_string);
-            let trouble_reason = || self.retries.troubles().next().map(|(key, trouble)| format!("{key}: {trouble}"));
-            State::Troubled(trouble, blocked.or_else(trouble_reason).unwrap_or_default())
-        } else if !self.peers.is_complete() {
-            State::Waiting
-        } else if work > 0 || self.dump_wanted {
-            State::Converging(work)
-        } else {
-            State::InStep
-        }
-    }
-
-    /// What is desired.
-    #[must_use]
-    pub fn desired(&self) -> &Desired {
-        &self.desired
-    }
-
-    /// What the kernel holds.
-    #[must_use]
-    pub fn observed(&self) -> &Observed {
-        &self.observed
-    }
-
-    /// The lease set.
-    #[must_use]
-    pub fn peers(&self) -> &Peers {
-        &self.peers
-    }
-
-    /// The keys in trouble.
-    #[must_use]
-    pub fn retries(&self) -> &Retries {
-        &self.retries
-    }
-
-    /// What stands in the way, by key.
-    #[must_use]
-    pub fn blocked(&self) -> &BTreeMap<Key, Blocked> {
-        &self.blocked
-    }
-
-    /// Counters since the start.
-    #[must_use]
-    pub fn totals(&self) -> &Totals {
-        &self.totals
-    }
-
-    /// The last repairs, oldest first.
-    pub fn heals(&self) -> impl Iterator<Item = &Heal> {
-        self.heals.iter()
-    }
-
-    /// How many dumps were made, how often the kernel lost events, and what the last dump cost.
-    #[must_use]
-    pub fn dumps(&self) -> (u64, u64, Duration) {
-        (self.dumps, self.lost, self.dump_cost)
-    }
-
     /// What a person may want to know, since this was last asked.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         self.peers.take_notices()
@@ -442,26 +233,4 @@ impl<K: Kernel> Reconciler<K> {
 
 fn look(dirty: &mut BTreeMap<Key, Cause>, key: Key, cause: Cause) {
     dirty.entry(key).and_modify(|before| *before = cause.min(*before)).or_insert(cause);
-}
-
-/// The peers that the kernel carries already: a route with its neighbour and that one's FDB entry.
-pub fn triples(observed: &Observed) -> impl Iterator<Item = Peer> + '_ {
-    observed.routes.iter().filter_map(|(key, to)| {
-        let gateway = to.gateway.filter(|gateway| to.plain && *gateway == key.prefix.address())?;
-        let mac = *observed.neighbours.get(&gateway)?;
-        let to = observed.fdb.get(&mac).filter(|to| to.plain)?;
-        Some(Peer { subnet: key.prefix, mac, dst: to.dst })
-    })
-}
-
-/// The name under which a key is counted.
-#[must_use]
-pub fn kind_of(key: Key) -> &'static str {
-    match key {
-        Key::Forwarding => "forwarding",
-        Key::Device => "device",
-        Key::Fdb(_) => "fdb",
-        Key::Neighbour(_) => "neighbour",
-        Key::Route(_) => "route",
-    }
 }
