@@ -24,6 +24,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// subnet that another holds, only backs up the watch that tells when it becomes free.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a full pool is looked at again, by a list of all leases: seldom enough for the store, soon enough for a person
+/// who has just made room.
+const POOL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How often the clocks are compared. A machine that slept is noticed this long after it woke.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
 
@@ -141,7 +145,7 @@ impl<S: LeaseStore> Keeper<S> {
                     self.pause(PATIENCE).await;
                 }
                 Err(error) => {
-                    let pause = if matches!(error, ClaimError::NoSubnet(_)) { PATIENCE } else { self.backoff.step() };
+                    let pause = if matches!(error, ClaimError::NoSubnet(_)) { POOL_PATIENCE } else { self.backoff.step() };
                     self.tell(LeaseState::Claiming { reason: error.to_string() });
                     self.pause(pause).await;
                 }
