@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::claim::{Claim, ClaimError, How, Outcome, Warning, claim, reclaim};
 use crate::rng::{Backoff, Rng};
@@ -20,8 +20,7 @@ use crate::{Entry, Event, Expiry, LeaseKey, LeaseRecord, LeaseStore};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// How often a claim is tried that only another host's leaving can make succeed. Each try lists all leases or, for a
-/// subnet that another holds, only backs up the watch that tells when it becomes free.
+/// How often a subnet is tried for that another host holds: this only backs up the watch that tells when it becomes free.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a full pool is looked at again, by a list of all leases: seldom enough for the store, soon enough for a person
@@ -141,12 +140,18 @@ impl<S: LeaseStore> Keeper<S> {
                     return held;
                 }
                 Err(error @ ClaimError::HeldByOther(_)) => {
-                    self.tell(LeaseState::Lost { reason: error.to_string() });
+                    if self.tell(LeaseState::Lost { reason: error.to_string() }) {
+                        error!(%error, "lease lost: it is not taken from the other host");
+                    }
                     self.pause(PATIENCE).await;
                 }
                 Err(error) => {
                     let pause = if matches!(error, ClaimError::NoSubnet(_)) { POOL_PATIENCE } else { self.backoff.step() };
-                    self.tell(LeaseState::Claiming { reason: error.to_string() });
+                    let news = self.tell(LeaseState::Claiming { reason: error.to_string() });
+                    // Of a store that does not answer, the store says so itself.
+                    if news && !matches!(error, ClaimError::Store(_)) {
+                        error!(%error, "no lease to be had yet");
+                    }
                     self.pause(pause).await;
                 }
             }
@@ -243,12 +248,13 @@ impl<S: LeaseStore> Keeper<S> {
         }
     }
 
-    fn tell(&self, state: LeaseState) {
+    /// Whether that was news.
+    fn tell(&self, state: LeaseState) -> bool {
         self.state.send_if_modified(|current| {
             let changed = *current != state;
             *current = state;
             changed
-        });
+        })
     }
 }
 
