@@ -40,7 +40,8 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { count, reason } => write!(out, "refused {count} times: {reason}"),
+            // Without the count: what stays the same is said once.
+            Self::Refused { count: _, reason } => write!(out, "refused: {reason}"),
             Self::Fight { count } => write!(out, "undone {count} times: something else manages it too"),
         }
     }

@@ -54,6 +54,9 @@ pub(super) async fn watch_readiness(
                 match &readiness {
                     Readiness::Ready => tracing::info!("ready"),
                     Readiness::NotReady(reason) if told_ready => tracing::warn!(reason, "not ready any more"),
+                    Readiness::NotReady(reason) if matches!(standing_now, Some(Standing { state: State::Troubled(..), .. })) => {
+                        tracing::warn!(reason, "not ready yet");
+                    }
                     // On the way there each step speaks for itself.
                     Readiness::NotReady(reason) => tracing::debug!(reason, "not ready yet"),
                 }

@@ -40,6 +40,8 @@ enum Cause {
 pub struct Step {
     /// Operations sent.
     pub ops: usize,
+    /// How many of them the kernel refused.
+    pub refused: usize,
     /// Time spent planning.
     pub planned: Duration,
     /// Time spent in the kernel, events included.
@@ -144,7 +146,7 @@ impl<K: Kernel> Reconciler<K> {
         let started = Instant::now();
         let ops = self.next_batch(now);
         let planned = started.elapsed();
-        let mut step = Step { ops: ops.len(), planned, applied: Duration::ZERO, more: false };
+        let mut step = Step { ops: ops.len(), refused: 0, planned, applied: Duration::ZERO, more: false };
         if !ops.is_empty() {
             for op in &ops {
                 tracing::debug!(command = %op.on(self.device_name()), "apply");
@@ -152,6 +154,7 @@ impl<K: Kernel> Reconciler<K> {
             // Until it is known what became of them, only a dump tells.
             let dump_wanted = std::mem::replace(&mut self.dump_wanted, true);
             let failures = self.kernel.apply(&ops).await?;
+            step.refused = failures.len();
             let mut events = Vec::new();
             self.kernel.take_events(&mut events)?;
             self.dump_wanted = dump_wanted;

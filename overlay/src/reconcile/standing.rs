@@ -53,6 +53,7 @@ impl fmt::Display for State {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InStep => out.write_str("in step"),
+            Self::Converging(0) => out.write_str("the kernel is about to be looked at again"),
             Self::Converging(keys) => write!(out, "{keys} entries still to be put right"),
             Self::Waiting => out.write_str("the leases are not all known yet"),
             Self::Troubled(keys, reason) => write!(out, "{keys} entries cannot be put right: {reason}"),
