@@ -140,7 +140,10 @@ impl Task {
         while !self.stop.is_cancelled() {
             match reconciler.step(Instant::now()).await {
                 Ok(step) => {
-                    said = None;
+                    // What part of the work succeeds says nothing of the rest.
+                    if reconciler.state() == State::InStep {
+                        said = None;
+                    }
                     self.account(&step, &mut reconciler);
                     if step.more {
                         // Take in what is there already, so that nothing waits for the whole of the work.
@@ -190,7 +193,9 @@ impl Task {
             self.metrics.sent_batches(1);
             self.metrics.planned(step.planned);
             self.metrics.applied(step.applied);
-            self.ops.ops += step.ops;
+        }
+        if step.ops > step.refused {
+            self.ops.ops += step.ops - step.refused;
             self.ops.since.get_or_insert_with(|| Instant::now() - step.planned - step.applied);
         }
         if step.more {
@@ -223,8 +228,11 @@ impl Task {
         self.metrics.set_peers(reconciler.desired().len());
         self.metrics.set_rejected(reconciler.peers().rejected().len());
         self.metrics.set_stray(reconciler.peers().strays());
-        for (kind, Counts { heals, applied: _, refused }) in reconciler.totals() {
-            let before = self.counted.insert(kind, Counts { heals: *heals, applied: 0, refused: *refused }).unwrap_or_default();
+        for (kind, now @ Counts { heals, applied, refused }) in reconciler.totals() {
+            let before = self.counted.insert(kind, *now).unwrap_or_default();
+            if *kind == overlay::kind_of(overlay::Key::Forwarding) && *applied > before.applied {
+                tracing::info!("forwarding switched on: containers' packets pass through this host");
+            }
             self.metrics.healed(kind, heals.saturating_sub(before.heals));
             self.metrics.failed(kind, refused.saturating_sub(before.refused));
         }
