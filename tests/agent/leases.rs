@@ -1,0 +1,196 @@
+//! How a host comes by its subnet, keeps it, and what happens when somebody else wants it too.
+
+use anyhow::{Context, Result, ensure};
+use testkit::wait_for;
+
+use crate::monitor::Monitor;
+use crate::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, Peer, SUBNET_FILE, SUBNETS, World, record, write};
+
+/// A network with one subnet for a host.
+const POOL_OF_ONE: &str = r#"{"Network":"10.5.0.0/16","SubnetMin":"10.5.9.0","SubnetMax":"10.5.9.0","Backend":{"Type":"vxlan"}}"#;
+/// The lease of that one.
+const THE_ONE: &str = "10.5.9.0-24";
+
+/// Another host's record, that of a loden agent.
+fn of_another() -> String {
+    let flanneld = record("192.168.77.99", "02:00:00:00:00:99");
+    format!(r#"{},"Owner":"00112233445566778899aabbccddeeff"}}"#, flanneld.strip_suffix('}').unwrap_or(&flanneld))
+}
+
+#[test]
+fn a_deleted_or_revoked_lease_is_claimed_again_with_the_same_subnet_and_mac_and_nothing_else_changes() -> Result<()> {
+    let world = World::new()?;
+    let peers = world.peers([201, 202])?;
+    let mut member = world.member("h1")?;
+    member.wait_peers(&peers)?;
+    let (before, monitor) = (member.lease(&world)?, Monitor::start(&member.host)?);
+    world.etcd.del(&before.key)?;
+    let again = wait_for("the lease to be back", PATIENCE, || world.etcd.get(&before.key)?.context("it is not there"))?;
+    ensure!(again.value == before.value && again.lease != before.lease, "{again:?}");
+    world.etcd.lease_revoke(again.lease)?;
+    let third = wait_for("the lease to be back", PATIENCE, || world.etcd.get(&before.key)?.context("it is not there"))?;
+    ensure!(third.value == before.value && third.lease != again.lease && world.etcd.lease_left(third.lease)?.is_some());
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!(monitor.so_far()?.is_empty(), "the kernel was touched: {:#?}", monitor.so_far()?);
+    ensure!(world.etcd.get_prefix(SUBNETS)?.len() == 3);
+    Ok(())
+}
+
+#[test]
+fn a_subnet_that_another_host_has_taken_is_lost_and_not_stolen_and_taken_again_when_free() -> Result<()> {
+    let world = World::new()?;
+    let peers = world.peers([201])?;
+    let mut member = world.member("h1")?;
+    member.wait_peers(&peers)?;
+    let (before, monitor) = (member.lease(&world)?, Monitor::start(&member.host)?);
+    world.etcd.put(&before.key, &of_another())?;
+    member.wait_unready_for(&["192.168.77.99", "lease lost"])?;
+    let status = member.agent.status_json()?;
+    ensure!(status["lease"]["state"] == "lost" && status["lease"]["reason"].to_string().contains("192.168.77.99"), "{:#}", status["lease"]);
+    ensure!(member.agent.get("/healthz")?.0 == 200);
+    let there = world.etcd.get(&before.key)?.context("it is gone")?;
+    ensure!(there.value == of_another() && there.version == before.version + 1, "{there:?}");
+    ensure!(monitor.so_far()?.is_empty(), "the kernel was touched: {:#?}", monitor.so_far()?);
+    world.etcd.del(&before.key)?;
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!(member.lease(&world)?.value == before.value);
+    Ok(())
+}
+
+#[test]
+fn a_reservation_is_taken_and_stays_without_an_etcd_lease() -> Result<()> {
+    let world = World::new()?;
+    world.put_raw("10.5.150.0-24", r#"{"PublicIP":"192.168.77.1"}"#)?;
+    let mut member = world.member("h1")?;
+    for _ in 0..2 {
+        ensure!(member.host.read(SUBNET_FILE)?.contains("FLANNEL_SUBNET=10.5.150.1/24"));
+        let lease = member.lease(&world)?;
+        ensure!(lease.lease == 0 && lease.value.contains("\"VtepMAC\"") && lease.value.contains("\"Owner\""), "{lease:?}");
+        let status = member.agent.status_json()?;
+        ensure!(status["lease"]["expires_in"].is_null() && status["lease"]["state"] == "held", "{:#}", status["lease"]);
+        ensure!(member.agent.metric("loden_lease_remaining_seconds")?.is_infinite());
+        ensure!(world.etcd.get_prefix(SUBNETS)?.len() == 1);
+        member.agent.restart()?;
+        member.agent.wait_ready(PATIENCE)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_subnet_in_the_subnet_file_is_kept_when_the_store_has_forgotten_everything() -> Result<()> {
+    let mut world = World::new()?;
+    let mut member = world.member("h1")?;
+    let before = (member.host.read(SUBNET_FILE)?, member.vtep_identity()?);
+    member.agent.terminate()?;
+    world.etcd.restart_empty()?;
+    world.etcd.put(CONFIG_KEY, CONFIG)?;
+    member.agent.restart()?;
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!((member.host.read(SUBNET_FILE)?, member.vtep_identity()?) == before);
+    ensure!(member.lease(&world)?.lease != 0);
+    Ok(())
+}
+
+#[test]
+fn a_host_that_boots_anew_has_the_subnet_and_mac_of_its_lease_again() -> Result<()> {
+    let world = World::new()?;
+    let peers = world.peers([201])?;
+    let mut member = world.member("h1")?;
+    let (before, mac, lease) = (member.host.read(SUBNET_FILE)?, member.vtep_identity()?.1, member.lease(&world)?);
+    member.agent.kill9()?;
+    member.host.ip_batch("link del flannel.1\n")?;
+    member.host.run(&["rm", "-r", "/run/flannel"])?;
+    member.agent.restart()?;
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!(member.host.read(SUBNET_FILE)? == before && member.vtep_identity()?.1 == mac && member.lease(&world)? == lease);
+    member.wait_peers(&peers)
+}
+
+#[test]
+fn a_subnet_file_that_names_a_subnet_which_is_taken_or_does_not_fit_is_no_hindrance() -> Result<()> {
+    let world = World::new()?;
+    world.peers([201])?;
+    for (name, subnet) in [("h1", "10.5.201.1/24"), ("h2", "10.7.3.1/24"), ("h3", "rubbish")] {
+        let host = world.lab.host(name)?;
+        write(
+            &host,
+            SUBNET_FILE,
+            &format!("FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET={subnet}\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n"),
+        )?;
+        let mut member = Member::on(host, world.options()?)?;
+        member.agent.wait_ready(PATIENCE)?;
+        ensure!(!member.host.read(SUBNET_FILE)?.contains(subnet));
+        ensure!(world.etcd.get(&Peer::new(201).key())?.is_some_and(|entry| entry.version == 1));
+    }
+    Ok(())
+}
+
+#[test]
+fn of_two_agents_that_race_for_one_subnet_exactly_one_has_it_and_the_other_says_why_not_until_it_is_free() -> Result<()> {
+    let world = World::with_config(POOL_OF_ONE)?;
+    let mut members = [world.starting("h1")?, world.starting("h2")?];
+    let ready = |member: &Member| member.agent.get("/readyz").is_ok_and(|(code, _)| code == 200);
+    let winner = wait_for("one to be ready", PATIENCE, || members.iter().position(ready).context("none is"))?;
+    let [first, second] = &mut members;
+    let (winner, loser) = if winner == 0 { (first, second) } else { (second, first) };
+    loser.wait_unready_for(&["no lease", "10.5.9.0"])?;
+    ensure!(loser.host.subnet_env().is_err() && loser.vtep().is_err(), "the loser acts as if it had a subnet");
+    let lease = winner.lease(&world)?;
+    ensure!(lease.key.ends_with(THE_ONE) && lease.version == 1 && world.etcd.get_prefix(SUBNETS)?.len() == 1, "{lease:?}");
+    loser.wait_log(&["ERROR", "no lease", "10.5.9.0"])?;
+    ensure!(loser.log_lines(&["ERROR"]) == 1, "{}", loser.agent.log());
+    // It is free again.
+    winner.agent.terminate()?;
+    winner.agent.ask_with_flags("release")?;
+    loser.agent.wait_ready(PATIENCE * 4)?;
+    ensure!(loser.lease(&world)?.version == 1);
+    Ok(())
+}
+
+#[test]
+fn many_agents_that_start_at_once_have_a_subnet_each() -> Result<()> {
+    let world =
+        World::with_config(r#"{"Network":"10.5.0.0/16","SubnetMin":"10.5.10.0","SubnetMax":"10.5.15.0","Backend":{"Type":"vxlan"}}"#)?;
+    let mut members = (1..=6).map(|n| world.starting(&format!("h{n}"))).collect::<Result<Vec<_>>>()?;
+    for member in &mut members {
+        member.agent.wait_ready(PATIENCE)?;
+    }
+    let mut keys = members.iter().map(Member::key).collect::<Result<Vec<_>>>()?;
+    keys.sort();
+    keys.dedup();
+    let entries = world.etcd.get_prefix(SUBNETS)?;
+    ensure!(keys.len() == 6 && entries.len() == 6 && entries.iter().all(|entry| entry.version == 1), "{entries:#?}");
+    for member in &members {
+        member.wait_metric("loden_peers", 5.0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn another_hosts_lease_that_names_our_address_is_reported_and_left_alone() -> Result<()> {
+    let world = World::new()?;
+    let clone = of_another().replace("192.168.77.99", "192.168.77.1");
+    world.put_raw("10.5.150.0-24", &clone)?;
+    let member = world.member("h1")?;
+    ensure!(!member.key()?.ends_with("10.5.150.0-24"));
+    ensure!(world.etcd.get(&format!("{SUBNETS}10.5.150.0-24"))?.is_some_and(|entry| entry.value == clone && entry.version == 1));
+    let status = member.agent.status_json()?;
+    ensure!(status["warnings"].to_string().contains("10.5.150.0"), "{:#}", status["warnings"]);
+    ensure!(status["rejected"].to_string().contains("our own"), "{:#}", status["rejected"]);
+    Ok(())
+}
+
+#[test]
+fn a_lease_of_ours_that_no_longer_fits_the_network_is_given_back() -> Result<()> {
+    let world = World::new()?;
+    let mut member = world.member("h1")?;
+    let old = member.key()?;
+    member.agent.terminate()?;
+    world.etcd.put(CONFIG_KEY, r#"{"Network":"10.6.0.0/16","Backend":{"Type":"vxlan"}}"#)?;
+    member.agent.restart()?;
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!(member.key()?.contains("/10.6.") && world.etcd.get(&old)?.is_none());
+    let addresses = member.host.run(&["ip", "-o", "address", "show", "dev", "flannel.1"])?;
+    ensure!(addresses.contains("10.6."), "{addresses}");
+    Ok(())
+}

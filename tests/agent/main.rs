@@ -1,0 +1,14 @@
+//! The agent as a whole: a real process on hosts in network namespaces, with a real etcd.
+
+mod bad_input;
+mod bad_records;
+mod commands;
+mod healing;
+mod leases;
+mod monitor;
+mod peers;
+mod restart;
+mod start;
+mod store;
+mod underlay;
+mod world;
