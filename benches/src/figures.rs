@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) idle: Duration,
     pub(crate) samples: u32,
     pub(crate) starts: usize,
+    /// Whether the agent's log is shown.
+    pub(crate) logs: bool,
 }
 
 /// What was measured.
@@ -44,9 +46,9 @@ pub(crate) struct Figures {
 impl Figures {
     /// Measures; `say` is told what comes next.
     pub(crate) fn measure(plan: &Plan, say: &dyn Fn(&str)) -> Result<Self> {
-        let Plan { leases, idle, samples, starts } = *plan;
+        let Plan { leases, idle, samples, starts, logs } = *plan;
         say("putting them into etcd");
-        let lab = Lab::with(LabOptions { show_logs: false, ..LabOptions::default() })?;
+        let lab = Lab::with(LabOptions { show_logs: logs, ..LabOptions::default() })?;
         let etcd = lab.etcd()?;
         // The client's sockets are made on this thread, and are to be on the switch, where etcd is.
         let entered = lab.switch().enter()?;

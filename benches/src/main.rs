@@ -37,6 +37,9 @@ struct Options {
     /// Starts; the median is reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     starts: u8,
+    /// Show the end of the agent's log too, for its timestamps
+    #[arg(long)]
+    logs: bool,
     /// 1 000 leases and ten idle seconds: whether it works at all
     #[arg(long)]
     quick: bool,
@@ -64,6 +67,7 @@ fn run(mut options: Options) -> Result<()> {
             idle: Duration::from_secs(options.idle_seconds),
             samples: options.samples,
             starts: usize::from(options.starts),
+            logs: options.logs,
         };
         all.push(Figures::measure(&plan, &|what| println!("{size} leases: {what}"))?);
     }
