@@ -4,13 +4,16 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+
 use crate::subnet::{Subnet, parse_len};
 
 /// The subnets of one lease. At least one of the two is there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
-    v4: Option<Subnet>,
-    v6: Option<Subnet>,
+    // Not as `Subnet`s, each of which has room for either family: there is one key for each of very many leases.
+    v4: Option<Ipv4Network>,
+    v6: Option<Ipv6Network>,
 }
 
 /// The key names no subnet.
@@ -27,27 +30,36 @@ impl LeaseKey {
     /// The key of these subnets: `v4` must be IPv4, `v6` IPv6, and one of them there; else none.
     #[must_use]
     pub fn new(v4: Option<Subnet>, v6: Option<Subnet>) -> Option<Self> {
-        let families_fit = v4.is_none_or(Subnet::is_ipv4) && v6.is_none_or(|subnet| !subnet.is_ipv4());
-        (families_fit && (v4.is_some() || v6.is_some())).then_some(Self { v4, v6 })
+        let v4 = match v4.map(Subnet::to_ipnetwork) {
+            Some(IpNetwork::V6(_)) => return None,
+            Some(IpNetwork::V4(v4)) => Some(v4),
+            None => None,
+        };
+        let v6 = match v6.map(Subnet::to_ipnetwork) {
+            Some(IpNetwork::V4(_)) => return None,
+            Some(IpNetwork::V6(v6)) => Some(v6),
+            None => None,
+        };
+        (v4.is_some() || v6.is_some()).then_some(Self { v4, v6 })
     }
 
     /// The IPv4 subnet; none in an IPv6-only network.
     #[must_use]
     pub fn v4(self) -> Option<Subnet> {
-        self.v4
+        self.v4.map(|v4| Subnet::without_host_bits(v4.into()))
     }
 
     /// The IPv6 subnet, where there is one.
     #[must_use]
     pub fn v6(self) -> Option<Subnet> {
-        self.v6
+        self.v6.map(|v6| Subnet::without_host_bits(v6.into()))
     }
 
     /// Whether the two have an address in common, in either family.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         let both = |a: Option<Subnet>, b: Option<Subnet>| a.zip(b).is_some_and(|(a, b)| a.overlaps(b));
-        both(self.v4, other.v4) || both(self.v6, other.v6)
+        both(self.v4(), other.v4()) || both(self.v6(), other.v6())
     }
 }
 
@@ -55,10 +67,10 @@ impl fmt::Display for LeaseKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { v4, v6 } = self;
         match v4 {
-            Some(v4) => write!(out, "{}-{}", v4.address(), v4.len())?,
+            Some(v4) => write!(out, "{}-{}", v4.ip(), v4.prefix())?,
             None => out.write_str(NO_IPV4)?,
         }
-        v6.map_or(Ok(()), |v6| write!(out, "&{}-{}", v6.address(), v6.len()))
+        v6.map_or(Ok(()), |v6| write!(out, "&{}-{}", v6.ip(), v6.prefix()))
     }
 }
 

@@ -56,6 +56,11 @@ impl Subnet {
         Ok(Self(IpNetwork::new(network.network(), len).map_err(too_long)?))
     }
 
+    /// A network that is known to have no host bits set: it came of a subnet.
+    pub(crate) fn without_host_bits(network: IpNetwork) -> Self {
+        Self(network)
+    }
+
     /// The single address as a subnet: /32 or /128.
     #[must_use]
     pub fn host(address: IpAddr) -> Self {

@@ -16,9 +16,12 @@ use super::notices;
 use super::view::{self, View};
 use crate::metrics::Metrics;
 
-/// Pages of leases that may wait: a few, so that the store is read ahead while the kernel is written, and no more, so
+/// Portions of leases that may wait: a few, so that the store is read ahead while the kernel is written, and no more, so
 /// that fifty thousand leases are never all in memory.
-const PAGES_AHEAD: usize = 4;
+const PORTIONS_AHEAD: usize = 4;
+
+/// With so many keys still to be looked at, further leases wait: enough for many batches, and little memory.
+const PENDING: usize = 4_096;
 
 /// Between two looks at the whole kernel, when nothing called for one. Events tell of every change; a look catches what
 /// they did not.
@@ -62,7 +65,7 @@ impl Dataplane {
     /// When the system gives no thread.
     pub(crate) fn start(scope: Scope, spec: VtepSpec, local: Local, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let (asks, asked) = mpsc::channel(4);
-        let (leases, events) = mpsc::channel(PAGES_AHEAD);
+        let (leases, events) = mpsc::channel(PORTIONS_AHEAD);
         let (say, standing) = watch::channel(None);
         let underlay = Arc::new(tokio::sync::Notify::new());
         let stop = CancellationToken::new();
@@ -147,7 +150,9 @@ impl Task {
                     self.account(&step, &mut reconciler);
                     if step.more {
                         // Take in what is there already, so that nothing waits for the whole of the work.
-                        while let Ok(events) = self.events.try_recv() {
+                        while reconciler.pending() < PENDING
+                            && let Ok(events) = self.events.try_recv()
+                        {
                             reconciler.leases(&events, Instant::now());
                         }
                         continue;

@@ -30,8 +30,8 @@ const UNDERLAY_PAUSE: Duration = Duration::from_secs(1);
 /// After a change of the underlay: until a burst of them (address away, address back) is over.
 const UNDERLAY_SETTLE: Duration = Duration::from_millis(50);
 
-/// Pages of leases between the store and the dispatcher.
-const PAGES_AHEAD: usize = 2;
+/// Portions of leases between the store and the dispatcher.
+const PORTIONS_AHEAD: usize = 2;
 
 /// Runs until the underlay or the configuration changes in a way that asks for another session: says which.
 ///
@@ -173,7 +173,7 @@ pub(crate) fn wanted(place: &Place, config: &NetworkConfig, vxlan: VxlanConfig, 
 
 /// Hands what the store says to the data plane, and what it says of our own key to the lease's keeper.
 async fn dispatch(store: EtcdStore, dataplane: Arc<Dataplane>, own: LeaseKey, tell: mpsc::Sender<Event>) {
-    let (events, mut arriving) = mpsc::channel::<Vec<Event>>(PAGES_AHEAD);
+    let (events, mut arriving) = mpsc::channel::<Vec<Event>>(PORTIONS_AHEAD);
     let forward = async {
         let mut own = Own { key: own, named: false };
         while let Some(page) = arriving.recv().await {

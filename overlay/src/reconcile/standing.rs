@@ -62,6 +62,12 @@ impl fmt::Display for State {
 }
 
 impl<K: Kernel> Reconciler<K> {
+    /// How many keys are still to be looked at.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// The VTEP's name.
     #[must_use]
     pub fn device_name(&self) -> &str {

@@ -60,6 +60,24 @@ impl LeaseSink {
         }
         Some(entry(&self.prefix, kv).map_or_else(|| stray(&self.prefix, kv), Event::Apply))
     }
+
+    /// What waits for a listener that is slower than etcd stays undecoded, and stays at one page.
+    async fn send_some_at_a_time(&self, kvs: &[KeyValue], each: impl Fn(&KeyValue) -> Option<Event> + Send) -> ControlFlow<()> {
+        for some in kvs.chunks(DECODE_BATCH) {
+            if kvs.len() > DECODE_BATCH {
+                yield_now().await;
+            }
+            let events: Vec<Event> = some.iter().filter_map(&each).collect();
+            if !events.is_empty() {
+                self.send(events).await?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn send(&self, events: Vec<Event>) -> ControlFlow<()> {
+        if self.events.send(events).await.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 impl Sink for LeaseSink {
@@ -67,12 +85,13 @@ impl Sink for LeaseSink {
         let events = match feed {
             Feed::Reset => vec![Event::Init],
             Feed::Page(kvs) => {
-                decode(&kvs, |kv| Some(entry(&self.prefix, kv).map_or_else(|| stray(&self.prefix, kv), Event::InitApply))).await
+                let known = |kv: &KeyValue| entry(&self.prefix, kv).map_or_else(|| stray(&self.prefix, kv), Event::InitApply);
+                return self.send_some_at_a_time(&kvs, |kv| Some(known(kv))).await;
             }
             Feed::Done(revision) => vec![Event::InitDone(Revision(revision))],
-            Feed::Changes(kvs) => decode(&kvs, |kv| self.change(kv)).await,
+            Feed::Changes(kvs) => return self.send_some_at_a_time(&kvs, |kv| self.change(kv)).await,
         };
-        if !events.is_empty() && self.events.send(events).await.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        self.send(events).await
     }
 }
 
