@@ -16,6 +16,7 @@
 mod desired;
 mod device;
 mod entry;
+mod event;
 mod kernel;
 mod observed;
 mod op;
@@ -29,12 +30,13 @@ mod vtep;
 pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
 pub use entry::{FdbTo, Key, RouteKey, RouteTo, TABLE_MAIN};
+pub use event::Event;
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;
 #[cfg(feature = "contract")]
 pub use kernel::{Deed, ELSEWHERE, ModelKernel, contract};
-pub use kernel::{Event, Failure, Kernel, KernelError, Netlink, Scope};
+pub use kernel::{Failure, Kernel, KernelError, Netlink, Scope};
 pub use observed::Observed;
 pub use op::Op;
 pub use peers::{Local, MASS_FLOOR, MASS_HOLD, Notice, Peers, Reject, Verdict, judge};

@@ -10,7 +10,7 @@ use lease::MacAddr;
 use crate::desired::Peer;
 use crate::device::{Device, IfIndex};
 use crate::entry::{FdbTo, Key, RouteKey, RouteTo};
-use crate::kernel::Event;
+use crate::event::Event;
 
 /// What the kernel holds on one VTEP.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -10,13 +10,11 @@ mod model;
 mod netlink;
 
 use std::future::Future;
-use std::net::IpAddr;
 
-use lease::{MacAddr, Subnet};
+use lease::Subnet;
 
 use crate::IfIndex;
-use crate::device::Device;
-use crate::entry::{FdbTo, RouteKey, RouteTo};
+use crate::event::Event;
 use crate::observed::Observed;
 use crate::op::Op;
 
@@ -37,58 +35,6 @@ pub struct Scope {
     pub network: Subnet,
     /// The interface that carries the tunnel: its changes are told as [`Event::Underlay`].
     pub underlay: Option<IfIndex>,
-}
-
-/// What the kernel says has changed, whoever changed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The family's forwarding was switched on or off.
-    Forwarding(bool),
-    /// The device under the VTEP's name is there now, or was changed.
-    Device(Device),
-    /// The device is gone, and all that hung on it. (The kernel tells nothing of its IPv4 routes.)
-    DeviceGone,
-    /// An address of the device came or went.
-    Address {
-        /// The address.
-        address: IpAddr,
-        /// Its prefix length in bits.
-        len: u8,
-        /// Whether it is there now.
-        present: bool,
-    },
-    /// A neighbour entry of the device was put; none when it is gone or no longer permanent.
-    Neighbour {
-        /// Of this address.
-        address: IpAddr,
-        /// Its MAC now.
-        mac: Option<MacAddr>,
-    },
-    /// An FDB entry of the device was put; none when it is gone or no longer permanent.
-    Fdb {
-        /// Of this MAC.
-        mac: MacAddr,
-        /// Where it leads now.
-        to: Option<FdbTo>,
-    },
-    /// A route out of the device was put; none when it is gone.
-    Route {
-        /// With this key.
-        key: RouteKey,
-        /// Where it leads now.
-        to: Option<RouteTo>,
-    },
-    /// A route for a part of the overlay network that leads elsewhere was put; none when it is gone.
-    ForeignRoute {
-        /// With this key.
-        key: RouteKey,
-        /// By which interface it leaves now, where it does by one.
-        out: Option<Option<IfIndex>>,
-    },
-    /// The underlay's interface changed: its state, its MTU or its addresses.
-    Underlay,
-    /// Notifications were lost, or may have been: only a dump tells the truth now.
-    Lost,
 }
 
 /// One operation did not succeed.
@@ -174,7 +120,7 @@ pub trait Kernel: Send {
 /// What a datagram of notifications says, whatever its bytes; for the fuzzer.
 #[doc(hidden)]
 #[cfg(feature = "contract")]
-pub fn fuzz_datagram(scope: Scope, device: Option<Device>, datagram: &[u8]) -> Vec<Event> {
+pub fn fuzz_datagram(scope: Scope, device: Option<crate::Device>, datagram: &[u8]) -> Vec<Event> {
     let mut watch = netlink::Watch::new(scope);
     watch.set(device.as_ref());
     let mut events = Vec::new();
