@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::encode::{self, LONGEST};
 use super::events::Watch;
 use super::link::Link;
-use super::wire::{Messages, Writer};
+use super::wire::{Batch, Messages};
 use crate::kernel::{Event, Scope};
 use crate::{Device, FdbTo, IfIndex, Kind, Op, RouteKey, RouteTo, VtepSpec, Vxlan};
 
@@ -74,11 +74,11 @@ fn spec() -> impl Strategy<Value = VtepSpec> {
     )
 }
 
-fn encoded(op: &Op) -> Writer {
-    let mut writer = Writer::default();
-    assert!(encode::op(op, DEVICE, 7, &mut writer));
-    assert!(writer.bytes().len() <= LONGEST, "{} bytes", writer.bytes().len());
-    writer
+fn encoded(op: &Op) -> Batch {
+    let (message, flags) = encode::message(op, DEVICE).unwrap();
+    let batch = Batch::of(message, flags, 7);
+    assert!(batch.bytes().len() <= LONGEST, "{} bytes", batch.bytes().len());
+    batch
 }
 
 fn watch(v6: bool) -> Watch {
