@@ -4,7 +4,6 @@ use std::collections::btree_map;
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR};
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -14,6 +13,7 @@ use rtnetlink::LinkUnspec;
 use super::answer::{self, Answer, Refusal};
 use super::encode::family;
 use super::entry::{self, Neighbour};
+use super::link;
 use super::requests::{malformed, protocol};
 use super::socket::{Received, Socket};
 use super::wire::{Batch, Message, Messages};
@@ -53,9 +53,7 @@ impl What {
     fn request(self) -> RouteNetlinkMessage {
         match self {
             Self::Links => {
-                // Without the counters.
-                let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
-                RouteNetlinkMessage::GetLink(LinkUnspec::new_with_index(0).append_extra_attribute(mask).build())
+                RouteNetlinkMessage::GetLink(LinkUnspec::new_with_index(0).append_extra_attribute(link::without_counters()).build())
             }
             Self::Addresses(of) => {
                 let mut message = AddressMessage::default();

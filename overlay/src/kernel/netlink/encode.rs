@@ -1,7 +1,8 @@
 //! Makes an operation the netlink message that does it, by rtnetlink's builders where it has one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lease::MacAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, InfoVxlan, LinkAttribute, LinkMessage};
@@ -25,6 +26,7 @@ const THERE: u16 = 0;
 
 /// The message of an operation on the device with this index, and its flags. None for the operations that are no netlink message.
 pub(super) fn message(op: &Op, device: IfIndex) -> Option<(RouteNetlinkMessage, u16)> {
+    use NeighbourAttribute::Destination;
     use RouteNetlinkMessage::{DelAddress, DelLink, DelNeighbour, DelRoute, NewAddress, NewLink, NewNeighbour, NewRoute};
 
     let link = || LinkUnspec::new_with_index(device.0);
@@ -44,20 +46,12 @@ pub(super) fn message(op: &Op, device: IfIndex) -> Option<(RouteNetlinkMessage, 
         Op::SetUp => (NewLink(link().up().build()), THERE),
         Op::PutAddress(address) => (NewAddress(self::address(*address, if address.is_ipv4() { 32 } else { 128 }, device)), PUT),
         Op::DelAddress { address, len } => (DelAddress(self::address(*address, *len, device)), THERE),
-        Op::PutFdb { mac, dst } => {
-            let attributes =
-                vec![NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()), NeighbourAttribute::Destination((*dst).into())];
-            (NewNeighbour(fdb(attributes, device)), PUT)
-        }
-        Op::DelFdb { mac } => (DelNeighbour(fdb(vec![NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec())], device)), THERE),
+        Op::PutFdb { mac, dst } => (NewNeighbour(fdb(vec![lladdr(*mac), Destination((*dst).into())], device)), PUT),
+        Op::DelFdb { mac } => (DelNeighbour(fdb(vec![lladdr(*mac)], device)), THERE),
         Op::PutNeighbour { address, mac } => {
-            let attributes =
-                vec![NeighbourAttribute::Destination((*address).into()), NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec())];
-            (NewNeighbour(neighbour(family(*address), attributes, device)), PUT)
+            (NewNeighbour(neighbour(family(*address), vec![Destination((*address).into()), lladdr(*mac)], device)), PUT)
         }
-        Op::DelNeighbour { address } => {
-            (DelNeighbour(neighbour(family(*address), vec![NeighbourAttribute::Destination((*address).into())], device)), THERE)
-        }
+        Op::DelNeighbour { address } => (DelNeighbour(neighbour(family(*address), vec![Destination((*address).into())], device)), THERE),
         Op::PutRoute { key, to: RouteTo { gateway, onlink, protocol, plain: _ }, replace } => {
             let mut to = route(*key, device).protocol((*protocol).into());
             if *onlink {
@@ -95,13 +89,17 @@ fn local(address: IpAddr) -> InfoVxlan {
 /// An IPv6 address is there at once, without duplicate address detection: nobody else is on the link.
 fn address(address: IpAddr, len: u8, device: IfIndex) -> AddressMessage {
     match address {
-        IpAddr::V4(address) => AddressMessageBuilder::<std::net::Ipv4Addr>::new().index(device.0).address(address, len).build(),
+        IpAddr::V4(address) => AddressMessageBuilder::<Ipv4Addr>::new().index(device.0).address(address, len).build(),
         IpAddr::V6(address) => {
-            let mut message = AddressMessageBuilder::<std::net::Ipv6Addr>::new().index(device.0).address(address, len).build();
+            let mut message = AddressMessageBuilder::<Ipv6Addr>::new().index(device.0).address(address, len).build();
             message.header.flags = AddressHeaderFlags::Nodad;
             message
         }
     }
+}
+
+fn lladdr(mac: MacAddr) -> NeighbourAttribute {
+    NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec())
 }
 
 fn fdb(attributes: Vec<NeighbourAttribute>, device: IfIndex) -> NeighbourMessage {

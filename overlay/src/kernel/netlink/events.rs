@@ -118,7 +118,12 @@ impl Watch {
         let Some(link) = Link::read(message)? else { return Ok(()) };
         self.underlay(link.index(), events);
         let was_ours = Some(link.index()) == self.index();
-        if message.message_type() == RTM_DELLINK || link.name()? != self.scope.device {
+        let named = match link.name() {
+            Ok(name) => name == self.scope.device,
+            Err(error) if was_ours => return Err(error),
+            Err(_) => false,
+        };
+        if message.message_type() == RTM_DELLINK || !named {
             if was_ours {
                 // Deleted, moved to another namespace, or renamed: in any case no more under its name.
                 self.device = None;

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::answer::Refusal;
 use super::dump::{What, dump, or_left_out};
-use super::link::Link;
+use super::link;
 use crate::kernel::{Failure, KernelError, errno_number};
 use crate::{Device, Kind, Op};
 
@@ -42,7 +42,7 @@ pub(super) async fn taken_by(op: &Op) -> Result<String, KernelError> {
     let Op::CreateDevice(spec) = op else { return Ok(String::new()) };
     let mut links: Vec<(String, Device)> = Vec::new();
     dump(What::Links, &mut links, |links, message| {
-        links.extend(or_left_out(Link::read(message).and_then(|link| link.map(|link| Ok((link.name()?, link.device()?))).transpose())));
+        links.extend(or_left_out(link::read(message)));
         Ok(())
     })
     .await?;

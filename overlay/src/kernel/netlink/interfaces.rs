@@ -7,11 +7,11 @@ use netlink_packet_route::address::AddressFlags;
 
 use super::dump::{What, dump, or_left_out};
 use super::entry;
-use super::link::Link;
+use super::link;
 use super::requests::Requests;
-use crate::IfIndex;
 use crate::kernel::KernelError;
 use crate::underlay::{Address, Interface, Interfaces, Reach};
+use crate::{Device, IfIndex};
 
 /// The interfaces of the calling thread's network namespace with their addresses of one family, the one that the family's default
 /// route leaves by, and the one by which `reach` would be reached.
@@ -21,10 +21,14 @@ use crate::underlay::{Address, Interface, Interfaces, Reach};
 pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces, KernelError> {
     let mut list: Vec<Interface> = Vec::new();
     dump(What::Links, &mut list, |list, message| {
-        let read = Link::read(message).and_then(|link| link.map(|link| Ok((link.name()?, link.device()?))).transpose());
-        if let Some((name, device)) = or_left_out(read) {
-            list.push(Interface { index: device.index, name, mtu: device.mtu, mac: device.mac, up: device.up, addresses: Vec::new() });
-        }
+        list.extend(or_left_out(link::read(message)).map(|(name, Device { index, mtu, mac, up, .. })| Interface {
+            index,
+            name,
+            mtu,
+            mac,
+            up,
+            addresses: Vec::new(),
+        }));
         Ok(())
     })
     .await?;

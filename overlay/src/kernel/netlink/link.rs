@@ -3,12 +3,24 @@
 use lease::{MacAddr, Mtu, Vni};
 use netlink_packet_core::{DecodeError, Emitable, NlasIterator, ParseableParametrized};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo,
+    LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::wire::{Message, decode};
 use crate::{Device, IfIndex, Kind, Vxlan};
+
+/// Leaves a link's counters out of an answer.
+pub(super) fn without_counters() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+/// Reads a link message whole: the name, and the device that bears it.
+pub(super) fn read(message: &Message<'_>) -> Result<Option<(String, Device)>, DecodeError> {
+    let Some(link) = Link::read(message)? else { return Ok(None) };
+    Ok(Some((link.name()?, link.device()?)))
+}
 
 /// A link message of which only the fixed part has been read.
 pub(crate) struct Link<'a> {

@@ -9,7 +9,6 @@ use std::ops::Range;
 use lease::Subnet;
 use netlink_packet_core::{DecodeError, NLM_F_ACK};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
@@ -17,6 +16,7 @@ use rtnetlink::LinkUnspec;
 use super::answer::{self, Answer, Refusal};
 use super::encode::{self, LONGEST, family};
 use super::entry::route_address;
+use super::link;
 use super::socket::{Received, Socket};
 use super::wire::{Batch, Message, Messages, decode};
 use crate::kernel::KernelError;
@@ -106,8 +106,7 @@ impl Requests {
         name: &str,
         read: impl FnOnce(&Message<'_>) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, KernelError> {
-        let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
-        let message = LinkUnspec::new_with_name(name).append_extra_attribute(mask).build();
+        let message = LinkUnspec::new_with_name(name).append_extra_attribute(link::without_counters()).build();
         self.one("look up the device", RouteNetlinkMessage::GetLink(message), read).await
     }
 

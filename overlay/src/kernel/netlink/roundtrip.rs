@@ -118,6 +118,21 @@ proptest! {
     }
 
     #[test]
+    fn what_cannot_be_decoded_is_lost_if_it_is_of_our_device_and_skipped_if_not((v6, op, _) in entry()) {
+        for (device, expected) in [(DEVICE, vec![Event::Lost]), (IfIndex(43), vec![])] {
+            let (message, flags) = encode::message(&op, device).unwrap();
+            let mut bytes = Batch::of(message, flags, 7).bytes().to_vec();
+            // One byte is too short for what this attribute is: IFA_CACHEINFO, NDA_PORT, RTA_PRIORITY.
+            bytes.extend_from_slice(&[5, 0, 6, 0, 1, 0, 0, 0]);
+            let len = u32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&len.to_ne_bytes());
+            let mut events = Vec::new();
+            watch(v6).datagram(&bytes, &mut events);
+            prop_assert_eq!(events, expected);
+        }
+    }
+
+    #[test]
     fn torn_messages_are_lost_and_nothing_worse((v6, op, _) in entry(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
         let mut bytes = encoded(&op).bytes().to_vec();
         let mut events = Vec::new();

@@ -86,8 +86,8 @@ mod tests {
     fn what_is_written_is_read_back() {
         let mut batch = Batch::default();
         for seq in [7, 8] {
-            // A name of odd length.
-            batch.push(RouteNetlinkMessage::GetLink(rtnetlink::LinkUnspec::new_with_name("even").build()), 4, seq);
+            // Three bytes with its end, so it is padded.
+            batch.push(RouteNetlinkMessage::GetLink(rtnetlink::LinkUnspec::new_with_name("lo").build()), 4, seq);
         }
         let messages: Vec<_> = Messages::new(batch.bytes()).map(Result::unwrap).collect();
         assert_eq!(messages.iter().map(|m| (m.flags(), m.sequence_number())).collect::<Vec<_>>(), [(5, 7), (5, 8)]);
