@@ -1,10 +1,21 @@
 //! What the kernel answers: an acknowledgement, or an error with its extended text.
 
+use netlink_packet_core::{
+    DecodeError, ErrorMessage, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkBuffer, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use nix::libc::RTM_NEWLINK;
 
-use super::abi::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NLMSG_ERROR, NLMSGERR_ATTR_MSG, RTM_BASE};
-use super::wire::{Attrs, HEADER, Malformed, Message, array};
+use super::wire::Message;
 use crate::kernel::KernelError;
+
+/// `NLMSGERR_ATTR_MSG` (include/uapi/linux/netlink.h, v6.18): the attribute that is the extended text. The library leaves what comes
+/// behind an error's code as bytes.
+const TEXT: u16 = 1;
+
+/// `sizeof(struct nlmsghdr)`.
+const HEADER: usize = 16;
 
 /// What a message is to the one who asked.
 pub(super) enum Answer<'a> {
@@ -27,6 +38,11 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// The kernel's codes are negative error numbers (netlink(7)).
+    fn new(code: i32, text: String) -> Self {
+        Self { errno: Errno::from_raw(code.saturating_neg()), text }
+    }
+
     /// The error as the kernel words it: `network is unreachable (Nexthop has invalid gateway)`.
     pub(super) fn reason(&self) -> String {
         let Self { errno, text } = self;
@@ -45,35 +61,20 @@ impl Refusal {
     }
 }
 
-/// Reads an answer.
-pub(super) fn read(message: Message<'_>) -> Result<Answer<'_>, Malformed> {
-    Ok(match message.kind {
-        NLMSG_DONE => match code(message.body) {
-            Ok((0, _)) | Err(_) => Answer::Done,
-            // The error of a dump comes in its end mark, as does its text.
-            Ok((code, rest)) => Answer::Refused(Refusal { errno: errno(code), text: text(message.flags, rest) }),
-        },
-        NLMSG_ERROR => {
-            let (code, rest) = code(message.body)?;
-            if code == 0 {
-                Answer::Done
-            } else {
-                Answer::Refused(Refusal { errno: errno(code), text: text(message.flags, behind_request(message.flags, rest)) })
-            }
-        }
-        kind if kind < RTM_BASE => Answer::Nothing,
-        _ => Answer::Part(message),
+/// Reads an answer. A part is left to be decoded by who knows whether it is of concern.
+pub(super) fn read(message: Message<'_>) -> Result<Answer<'_>, DecodeError> {
+    if message.message_type() >= RTM_NEWLINK {
+        return Ok(Answer::Part(message));
+    }
+    let flags = message.flags();
+    Ok(match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.buffer)?.payload {
+        NetlinkPayload::Done(done) if done.code == 0 => Answer::Done,
+        // The error of a dump comes in its end mark, as does its text.
+        NetlinkPayload::Done(done) => Answer::Refused(Refusal::new(done.code, text(flags, &done.extended_ack))),
+        NetlinkPayload::Error(ErrorMessage { code: None, .. }) => Answer::Done,
+        NetlinkPayload::Error(error) => Answer::Refused(Refusal::new(error.raw_code(), text(flags, behind_request(flags, &error.header)))),
+        _ => Answer::Nothing,
     })
-}
-
-fn code(body: &[u8]) -> Result<(i32, &[u8]), Malformed> {
-    let (code, rest) = body.split_first_chunk::<4>().ok_or(Malformed("an answer is shorter than its code"))?;
-    Ok((i32::from_ne_bytes(*code), rest))
-}
-
-/// The kernel's codes are negative error numbers (netlink(7)).
-fn errno(code: i32) -> Errno {
-    Errno::from_raw(code.saturating_neg())
 }
 
 /// An error repeats the request's header, and all of the request where it is not capped.
@@ -81,32 +82,15 @@ fn behind_request(flags: u16, rest: &[u8]) -> &[u8] {
     let len = if flags & NLM_F_CAPPED != 0 {
         HEADER
     } else {
-        let len = rest.first_chunk::<4>().map_or(0, |len| u32::from_ne_bytes(*len));
-        usize::try_from(len).unwrap_or(usize::MAX).max(HEADER)
+        NetlinkBuffer::new_checked(rest).ok().and_then(|request| usize::try_from(request.length()).ok()).unwrap_or(usize::MAX)
     };
     len.checked_next_multiple_of(4).and_then(|len| rest.get(len..)).unwrap_or_default()
 }
 
-fn text(flags: u16, attrs: &[u8]) -> String {
+fn text(flags: u16, attributes: &[u8]) -> String {
     if flags & NLM_F_ACK_TLVS == 0 {
         return String::new();
     }
-    let text = Attrs::new(attrs).flatten().find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG);
-    text.map(|(_, text)| c_string(text)).unwrap_or_default()
-}
-
-/// A string that ends at its first zero byte.
-pub(super) fn c_string(value: &[u8]) -> String {
-    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
-    String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
-}
-
-/// A string attribute compared without a copy.
-pub(super) fn is_string(value: &[u8], text: &str) -> bool {
-    value.strip_suffix(&[0]).unwrap_or(value) == text.as_bytes()
-}
-
-/// One byte.
-pub(super) fn u8_of(value: &[u8]) -> Result<u8, Malformed> {
-    array::<1>(value).map(|[byte]| byte)
+    let text = NlasIterator::new(attributes).flatten().find(|attribute| attribute.kind() == TEXT);
+    text.map(|text| String::from_utf8_lossy(text.value()).trim_end_matches('\0').to_owned()).unwrap_or_default()
 }

@@ -2,20 +2,23 @@
 
 use std::collections::btree_map;
 
+use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use rtnetlink::LinkUnspec;
 
-use super::abi::{
-    AF_BRIDGE, AF_UNSPEC, IFLA_EXT_MASK, NDA_IFINDEX, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR,
-    RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE,
-};
 use super::answer::{self, Answer, Refusal};
 use super::encode::family;
 use super::entry::{self, Neighbour};
+use super::link;
 use super::requests::{malformed, protocol};
 use super::socket::{Received, Socket};
-use super::wire::{Malformed, Message, Messages, Writer};
+use super::wire::{Batch, Message, Messages};
 use crate::kernel::{KernelError, Scope};
-use crate::{IfIndex, Observed, TABLE_MAIN};
+use crate::{IfIndex, Observed};
 
 /// How often a dump is begun anew because something changed below it. Each time takes milliseconds.
 const TRIES: usize = 20;
@@ -28,11 +31,11 @@ pub(super) enum What {
     /// The addresses of one interface, or of all.
     Addresses(Option<IfIndex>),
     /// The neighbours of one interface, of a family.
-    Neighbours(IfIndex, u8),
+    Neighbours(IfIndex, AddressFamily),
     /// The FDB of one interface.
     Fdb(IfIndex),
     /// The main table of a family.
-    Routes(u8),
+    Routes(AddressFamily),
 }
 
 impl What {
@@ -46,32 +49,36 @@ impl What {
         }
     }
 
-    /// Fixed parts: `struct ifinfomsg`, `ifaddrmsg`, `ndmsg`, `rtmsg`. Strict checking makes the kernel honour what is set.
-    fn encode(self, to: &mut Writer) {
-        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+    /// Strict checking makes the kernel honour what is set, and refuse what it would not.
+    fn request(self) -> RouteNetlinkMessage {
         match self {
             Self::Links => {
-                to.begin(RTM_GETLINK, flags, SEQ, &[0; 16]);
-                to.attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+                RouteNetlinkMessage::GetLink(LinkUnspec::new_with_index(0).append_extra_attribute(link::without_counters()).build())
             }
             Self::Addresses(of) => {
-                let [i0, i1, i2, i3] = of.map_or(0, |index| index.0).to_ne_bytes();
-                to.begin(RTM_GETADDR, flags, SEQ, &[AF_UNSPEC, 0, 0, 0, i0, i1, i2, i3]);
+                let mut message = AddressMessage::default();
+                message.header.index = of.map_or(0, |index| index.0);
+                RouteNetlinkMessage::GetAddress(message)
             }
             Self::Neighbours(of, family) => {
-                to.begin(RTM_GETNEIGH, flags, SEQ, &[family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-                to.attr(NDA_IFINDEX, &of.0.to_ne_bytes());
+                let mut message = NeighbourMessage::default();
+                message.header.family = family;
+                message.attributes.push(NeighbourAttribute::IfIndex(of.0));
+                RouteNetlinkMessage::GetNeighbour(message)
             }
             Self::Fdb(of) => {
-                let [i0, i1, i2, i3] = of.0.to_ne_bytes();
-                to.begin(RTM_GETNEIGH, flags, SEQ, &[AF_BRIDGE, 0, 0, 0, i0, i1, i2, i3, 0, 0, 0, 0]);
+                let mut message = NeighbourMessage::default();
+                message.header.family = AddressFamily::Bridge;
+                message.header.ifindex = of.0;
+                RouteNetlinkMessage::GetNeighbour(message)
             }
             Self::Routes(family) => {
-                let [.., table] = TABLE_MAIN.to_be_bytes();
-                to.begin(RTM_GETROUTE, flags, SEQ, &[family, 0, 0, 0, table, 0, 0, 0, 0, 0, 0, 0]);
+                let mut message = RouteMessage::default();
+                message.header.address_family = family;
+                message.header.table = RouteHeader::RT_TABLE_MAIN;
+                RouteNetlinkMessage::GetRoute(message)
             }
         }
-        to.end();
     }
 }
 
@@ -90,7 +97,7 @@ enum Broken {
 pub(super) async fn dump<T: Default>(
     what: What,
     into: &mut T,
-    mut part: impl FnMut(&mut T, &Message<'_>) -> Result<(), Malformed>,
+    mut part: impl FnMut(&mut T, &Message<'_>) -> Result<(), DecodeError>,
 ) -> Result<(), KernelError> {
     for _ in 0..TRIES {
         match once(what, into, &mut part).await {
@@ -109,18 +116,16 @@ pub(super) async fn dump<T: Default>(
     Err(protocol(what.call(), "interrupted again and again by changes"))
 }
 
-async fn once<T>(what: What, into: &mut T, part: &mut impl FnMut(&mut T, &Message<'_>) -> Result<(), Malformed>) -> Result<(), Broken> {
+async fn once<T>(what: What, into: &mut T, part: &mut impl FnMut(&mut T, &Message<'_>) -> Result<(), DecodeError>) -> Result<(), Broken> {
     let call = what.call();
     let mut socket = Socket::for_requests().map_err(Broken::Failed)?;
-    let mut writer = Writer::default();
-    what.encode(&mut writer);
-    socket.send(call, writer.bytes()).await.map_err(Broken::Failed)?;
+    socket.send(call, Batch::of(what.request(), NLM_F_DUMP, SEQ).bytes()).await.map_err(Broken::Failed)?;
     let mut interrupted = false;
     loop {
         let Received::Datagram(datagram) = socket.receive(call).await.map_err(Broken::Failed)? else { return Err(Broken::Interrupted) };
         for message in Messages::new(datagram) {
             let message = message.map_err(|error| Broken::Failed(malformed(call)(error)))?;
-            interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+            interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
             match answer::read(message).map_err(|error| Broken::Failed(malformed(call)(error)))? {
                 Answer::Part(message) => part(into, &message).map_err(|error| Broken::Failed(malformed(call)(error)))?,
                 Answer::Done if interrupted => return Err(Broken::Interrupted),
@@ -132,14 +137,20 @@ async fn once<T>(what: What, into: &mut T, part: &mut impl FnMut(&mut T, &Messag
     }
 }
 
+/// What was read of an interface that may not concern us. One that cannot be decoded is left out.
+pub(super) fn or_left_out<T>(read: Result<Option<T>, DecodeError>) -> Option<T> {
+    read.unwrap_or_else(|error| {
+        tracing::warn!(%error, "an interface is left out, as the kernel's message on it cannot be decoded");
+        None
+    })
+}
+
 /// Adds to what was observed all that hangs on the device, and the routes that lead elsewhere.
 pub(super) async fn entries(scope: &Scope, device: Option<IfIndex>, observed: &mut Observed) -> Result<(), KernelError> {
     let family = family(scope.network.address());
     if let Some(index) = device {
         dump(What::Addresses(Some(index)), &mut observed.addresses, |addresses, message| {
-            if let Some(found) = entry::address(message)?.filter(|found| found.index == index) {
-                addresses.insert((found.address, found.len));
-            }
+            addresses.extend(entry::address(message, Some(index))?.map(|found| (found.address, found.len)));
             Ok(())
         })
         .await?;
@@ -161,7 +172,7 @@ pub(super) async fn entries(scope: &Scope, device: Option<IfIndex>, observed: &m
     }
     let mut routes = Default::default();
     dump(What::Routes(family), &mut routes, |(ours, foreign): &mut (btree_map::BTreeMap<_, _>, btree_map::BTreeMap<_, _>), message| {
-        if let Some(route) = entry::route(message)? {
+        if let Some(route) = entry::route(message, device)? {
             // Of several with one key the kernel uses, and tells, the first.
             if device.is_some() && route.out == device {
                 ours.entry(route.key).or_insert(route.to);

@@ -1,45 +1,60 @@
-//! Decodes what hangs on a device: addresses, neighbours, FDB entries and routes.
+//! Reads what hangs on a device: addresses, neighbours, FDB entries and routes.
+//!
+//! The fixed part of a message says whom it concerns. Only what concerns us is decoded whole: fifty thousand entries of others cost
+//! little, and one of theirs that the library cannot decode costs nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lease::{MacAddr, Subnet};
-
-use super::abi::{
-    AF_BRIDGE, AF_INET, AF_INET6, IFA_ADDRESS, IFA_FLAGS, IFA_LOCAL, NDA_CACHEINFO, NDA_DST, NDA_LINK_NETNSID, NDA_LLADDR, NLM_F_REPLACE,
-    NTF_PROXY, NTF_SELF, NUD_NOARP, NUD_PERMANENT, RTA_CACHEINFO, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREF, RTA_PRIORITY, RTA_TABLE,
-    RTM_DELNEIGH, RTM_F_CLONED, RTN_UNICAST, RTNH_F_ONLINK, RTPROT_KERNEL,
+use netlink_packet_core::{DecodeError, Emitable, NLM_F_REPLACE, NlasIterator, ParseableParametrized, parse_ip};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState,
 };
-use super::wire::{Malformed, Message, address_of, array, split, u32_of};
-use crate::{FdbTo, IfIndex, RouteKey, RouteTo, TABLE_MAIN};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage, RoutePreference, RouteProtocol, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::wire::{Message, decode};
+use crate::{FdbTo, IfIndex, RouteKey, RouteTo};
 
 /// An address of an interface.
 pub(super) struct Address {
     pub(super) index: IfIndex,
     pub(super) address: IpAddr,
     pub(super) len: u8,
-    /// `IFA_F_*` (if_addr.h).
-    pub(super) flags: u32,
+    pub(super) flags: AddressFlags,
     /// `RT_SCOPE_*` (rtnetlink.h): how far the address is known; the narrower, the larger.
     pub(super) scope: u8,
 }
 
-/// Reads an address message. `IFA_LOCAL` is the interface's own where it differs from the peer's (if_addr.h).
-pub(super) fn address(message: &Message<'_>) -> Result<Option<Address>, Malformed> {
-    let ([family, len, flags, scope, i0, i1, i2, i3], attrs) = split(message.body)?;
-    if family != AF_INET && family != AF_INET6 {
+/// Whose address a message is about.
+pub(super) fn address_of(message: &Message<'_>) -> Result<IfIndex, DecodeError> {
+    AddressHeader::parse(message.payload()).map(|header| IfIndex(header.index))
+}
+
+/// Reads an address message, if it is of this interface or any is asked for. `IFA_LOCAL` is the interface's own where it differs from
+/// the peer's (if_addr.h).
+pub(super) fn address(message: &Message<'_>, of: Option<IfIndex>) -> Result<Option<Address>, DecodeError> {
+    let header = AddressHeader::parse(message.payload())?;
+    let ip = matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6);
+    if !ip || of.is_some_and(|index| index.0 != header.index) {
         return Ok(None);
     }
-    let (mut own, mut peer, mut flags) = (None, None, u32::from(flags));
-    for attr in attrs {
-        match attr? {
-            (IFA_LOCAL, value) => own = Some(address_of(value)?),
-            (IFA_ADDRESS, value) => peer = Some(address_of(value)?),
-            (IFA_FLAGS, value) => flags = u32_of(value)?,
+    let (RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)) = decode(message)? else { return Ok(None) };
+    let AddressMessage { attributes, .. } = message;
+    let (mut own, mut peer, mut flags) = (None, None, AddressFlags::from_bits_retain(header.flags.bits().into()));
+    for attribute in attributes {
+        match attribute {
+            AddressAttribute::Local(address) => own = Some(address),
+            AddressAttribute::Address(address) => peer = Some(address),
+            AddressAttribute::Flags(all) => flags = all,
             _ => {}
         }
     }
-    let address = own.or(peer).ok_or(Malformed("an address message has no address"))?;
-    Ok(Some(Address { index: IfIndex(u32::from_ne_bytes([i0, i1, i2, i3])), address, len, flags, scope }))
+    let address = own.or(peer).ok_or("an address message has no address")?;
+    Ok(Some(Address { index: IfIndex(header.index), address, len: header.prefix_len, flags, scope: header.scope.into() }))
 }
 
 /// A neighbour or an FDB entry: what is there under its key now.
@@ -53,32 +68,52 @@ pub(super) enum Neighbour {
 
 /// Reads a neighbour or FDB message, if it is of this device. Neighbours of the other family, multicast and proxy entries, and
 /// FDB entries that are another's (a bridge's) or lead nowhere are none of ours.
-pub(super) fn neighbour(message: &Message<'_>, device: IfIndex, ipv6: bool) -> Result<Option<Neighbour>, Malformed> {
-    let ([family, _, _, _, i0, i1, i2, i3, s0, s1, flags, _], attrs) = split(message.body)?;
-    let ours = if ipv6 { AF_INET6 } else { AF_INET };
-    if u32::from_ne_bytes([i0, i1, i2, i3]) != device.0 || (family != ours && family != AF_BRIDGE) || flags & NTF_PROXY != 0 {
+pub(super) fn neighbour(message: &Message<'_>, device: IfIndex, ipv6: bool) -> Result<Option<Neighbour>, DecodeError> {
+    let header = NeighbourHeader::parse(message.payload())?;
+    let ours = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let fdb = header.family == AddressFamily::Bridge;
+    if header.ifindex != device.0 || (header.family != ours && !fdb) || header.flags.contains(NeighbourFlags::Proxy) {
         return Ok(None);
     }
+    let (there, NeighbourMessage { attributes, .. }) = match decode(message)? {
+        RouteNetlinkMessage::NewNeighbour(message) => (true, message),
+        RouteNetlinkMessage::DelNeighbour(message) => (false, message),
+        _ => return Ok(None),
+    };
     let (mut address, mut mac, mut bare) = (None, None, true);
-    for attr in attrs {
-        match attr? {
-            (NDA_DST, value) => address = Some(address_of(value)?),
-            (NDA_LLADDR, value) => mac = array(value).ok().map(MacAddr::new),
-            (NDA_CACHEINFO | NDA_LINK_NETNSID, _) => {}
+    for attribute in attributes {
+        match attribute {
+            NeighbourAttribute::Destination(to) => address = Some(neighbour_address(to)?),
+            NeighbourAttribute::LinkLayerAddress(octets) => mac = octets.try_into().ok().map(MacAddr::new),
+            NeighbourAttribute::CacheInfo(_) | NeighbourAttribute::LinkNetNsId(_) => {}
             _ => bare = false,
         }
     }
-    let state = u16::from_ne_bytes([s0, s1]);
-    let (there, permanent) = (message.kind != RTM_DELNEIGH, state & NUD_PERMANENT != 0);
-    if family == AF_BRIDGE {
+    let permanent = is(header.state, NeighbourState::Permanent);
+    if fdb {
         let Some((mac, dst)) = mac.zip(address) else { return Ok(None) };
-        let ours = flags & NTF_SELF != 0 && mac.is_station();
-        let there = there && (permanent || state & NUD_NOARP != 0);
-        let to = there.then_some(FdbTo { dst, plain: permanent && bare && flags == NTF_SELF });
+        let ours = header.flags.contains(NeighbourFlags::Own) && mac.is_station();
+        let there = there && (permanent || is(header.state, NeighbourState::Noarp));
+        let to = there.then_some(FdbTo { dst, plain: permanent && bare && header.flags == NeighbourFlags::Own });
         Ok(ours.then_some(Neighbour::Fdb(mac, to)))
     } else {
-        let address = address.ok_or(Malformed("a neighbour has no address"))?;
+        let address = address.ok_or("a neighbour has no address")?;
         Ok((!address.is_multicast()).then_some(Neighbour::Ip(address, mac.filter(|_| there && permanent))))
+    }
+}
+
+/// The kernel's state is a set of bits, of which the library has a name for each but not for several.
+fn is(state: NeighbourState, bit: NeighbourState) -> bool {
+    u16::from(state) & u16::from(bit) != 0
+}
+
+/// The library does not know that the bridge family's destinations are IP addresses.
+fn neighbour_address(address: NeighbourAddress) -> Result<IpAddr, DecodeError> {
+    match address {
+        NeighbourAddress::Inet(address) => Ok(address.into()),
+        NeighbourAddress::Inet6(address) => Ok(address.into()),
+        NeighbourAddress::Other(bytes) => parse_ip(&bytes),
+        _ => Err("a neighbour's address is no IP address".into()),
     }
 }
 
@@ -94,39 +129,64 @@ pub(super) struct Route {
     pub(super) replaced: bool,
 }
 
-/// Reads a route message. The kernel's own routes, cached ones, those of other tables and those for a traffic class are left out.
-pub(super) fn route(message: &Message<'_>) -> Result<Option<Route>, Malformed> {
-    let ([family, len, source_len, class, table, protocol, _, kind, f0, f1, f2, f3], attrs) = split(message.body)?;
-    let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
-    if protocol == RTPROT_KERNEL || class != 0 || flags & RTM_F_CLONED != 0 || (family != AF_INET && family != AF_INET6) {
+/// Reads a route message. The kernel's own routes, cached ones, those of other tables, those for a traffic class, and those out of
+/// others than this device that cannot be decoded are left out.
+pub(super) fn route(message: &Message<'_>, device: Option<IfIndex>) -> Result<Option<Route>, DecodeError> {
+    let header = RouteHeader::parse(message.payload())?;
+    let any: IpAddr = match header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Ok(None),
+    };
+    // A table whose number does not fit the header has another there (`fib_dump_info`, net/ipv4/fib_semantics.c, v6.18).
+    let main = header.table == RouteHeader::RT_TABLE_MAIN;
+    if !main || header.protocol == RouteProtocol::Kernel || header.tos != 0 || header.flags.contains(RouteFlags::Cloned) {
         return Ok(None);
     }
-    let mut table = u32::from(table);
-    let mut prefix = if family == AF_INET { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let (mut metric, mut out, mut gateway, mut plain) = (0, None, None, kind == RTN_UNICAST && source_len == 0);
-    for attr in attrs {
-        match attr? {
-            (RTA_TABLE, value) => table = u32_of(value)?,
-            (RTA_DST, value) => prefix = address_of(value)?,
-            (RTA_PRIORITY, value) => metric = u32_of(value)?,
-            (RTA_OIF, value) => out = Some(IfIndex(u32_of(value)?)),
-            (RTA_GATEWAY, value) => gateway = Some(address_of(value)?),
-            // Neutral unless it says that the route expires (struct rta_cacheinfo: the third word) or is preferred (RFC 4191).
-            (RTA_CACHEINFO, value) => plain &= value.as_chunks::<4>().0.get(2).is_none_or(|expires| *expires == [0; 4]),
-            (RTA_PREF, value) => plain &= value == [0],
+    let replaced = message.flags() & NLM_F_REPLACE != 0;
+    let attributes = match decode(message) {
+        Ok(
+            RouteNetlinkMessage::NewRoute(RouteMessage { attributes, .. }) | RouteNetlinkMessage::DelRoute(RouteMessage { attributes, .. }),
+        ) => attributes,
+        Ok(_) => return Ok(None),
+        Err(error) => return if leaves_by(message, &header, device) { Err(error) } else { Ok(None) },
+    };
+    let unicast = header.kind == RouteType::Unicast;
+    let (mut prefix, mut metric, mut out, mut gateway, mut plain) = (any, 0, None, None, unicast && header.source_prefix_length == 0);
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => prefix = route_address(&address)?,
+            RouteAttribute::Priority(priority) => metric = priority,
+            RouteAttribute::Oif(index) => out = Some(IfIndex(index)),
+            RouteAttribute::Gateway(address) => gateway = Some(route_address(&address)?),
+            // Neutral unless it says that the route expires or is preferred (RFC 4191).
+            RouteAttribute::CacheInfo(cache) => plain &= cache.expires == 0,
+            RouteAttribute::Preference(preference) => plain &= preference == RoutePreference::Medium,
+            RouteAttribute::Table(_) => {}
             _ => plain = false,
         }
     }
-    if table != TABLE_MAIN {
-        return Ok(None);
+    let prefix = Subnet::new(prefix, header.destination_prefix_length).map_err(|_| "a route's destination is no prefix")?;
+    let to = RouteTo { gateway, onlink: header.flags.contains(RouteFlags::Onlink), protocol: header.protocol.into(), plain };
+    Ok(Some(Route { key: RouteKey { prefix, metric }, out, to, unicast, replaced }))
+}
+
+/// Whether a route that cannot be decoded as a whole is one out of this device, or may be.
+fn leaves_by(message: &Message<'_>, header: &RouteHeader, device: Option<IfIndex>) -> bool {
+    let param = (header.address_family, header.kind, RouteLwEnCapType::None);
+    let attributes = message.payload().get(header.buffer_len()..).unwrap_or_default();
+    NlasIterator::new(attributes).any(|attribute| match attribute.map(|attribute| RouteAttribute::parse_with_param(&attribute, param)) {
+        Ok(Ok(RouteAttribute::Oif(index))) => Some(IfIndex(index)) == device,
+        Ok(_) => false,
+        Err(_) => device.is_some(),
+    })
+}
+
+/// A route's destination, gateway or source as an IP address.
+pub(super) fn route_address(address: &RouteAddress) -> Result<IpAddr, DecodeError> {
+    match address {
+        RouteAddress::Inet(address) => Ok((*address).into()),
+        RouteAddress::Inet6(address) => Ok((*address).into()),
+        _ => Err("a route's address is no IP address".into()),
     }
-    let prefix = Subnet::new(prefix, len).map_err(|_| Malformed("a route's destination is no prefix"))?;
-    let to = RouteTo { gateway, onlink: flags & RTNH_F_ONLINK != 0, protocol, plain };
-    Ok(Some(Route {
-        key: RouteKey { prefix, metric },
-        out,
-        to,
-        unicast: kind == RTN_UNICAST,
-        replaced: message.flags & NLM_F_REPLACE != 0,
-    }))
 }

@@ -1,22 +1,24 @@
 //! The kernel's notifications, as far as they concern the scope.
 
-use super::abi::{
-    NETCONFA_FORWARDING, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR,
-    RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWNETCONF, RTM_NEWROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE,
-    RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, RTNLGRP_NEIGH,
+use netlink_packet_core::DecodeError;
+use nix::libc::{
+    RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWNETCONF, RTM_NEWROUTE,
 };
-use super::encode::family;
+use rtnetlink::MulticastGroup;
+
 use super::entry::{self, Neighbour};
 use super::link::Link;
-use super::wire::{Malformed, Message, Messages, split, u32_of};
+use super::sysctl;
+use super::wire::{Message, Messages};
 use crate::kernel::{Event, Scope};
 use crate::{Device, IfIndex};
 
 /// What is listened to: both families' addresses, and the routes and settings of the scope's family.
-pub(super) fn groups(scope: &Scope) -> [u32; 6] {
-    let (routes, settings) =
-        if scope.network.is_ipv4() { (RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF) } else { (RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_NETCONF) };
-    [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_NEIGH, routes, settings]
+pub(super) fn groups(scope: &Scope) -> [MulticastGroup; 6] {
+    use MulticastGroup::{Ipv4Ifaddr, Ipv4Netconf, Ipv4Route, Ipv6Ifaddr, Ipv6Netconf, Ipv6Route, Link, Neigh};
+
+    let (routes, settings) = if scope.network.is_ipv4() { (Ipv4Route, Ipv4Netconf) } else { (Ipv6Route, Ipv6Netconf) };
+    [Link, Ipv4Ifaddr, Ipv6Ifaddr, Neigh, routes, settings]
 }
 
 /// Turns notifications into events. Knows under which index the device was seen last, and whether it was up.
@@ -52,8 +54,8 @@ impl Watch {
         }
     }
 
-    fn message(&mut self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
-        match message.kind {
+    fn message(&mut self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
+        match message.message_type() {
             RTM_NEWNEIGH | RTM_DELNEIGH => self.neighbour(message, events),
             RTM_NEWROUTE | RTM_DELROUTE => self.route(message, events),
             RTM_NEWADDR | RTM_DELADDR => self.address(message, events),
@@ -63,7 +65,7 @@ impl Watch {
         }
     }
 
-    fn neighbour(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
+    fn neighbour(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
         let Some(index) = self.index() else { return Ok(()) };
         match entry::neighbour(message, index, !self.scope.network.is_ipv4())? {
             Some(Neighbour::Ip(address, mac)) => events.push(Event::Neighbour { address, mac }),
@@ -73,9 +75,9 @@ impl Watch {
         Ok(())
     }
 
-    fn route(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
-        let Some(entry::Route { key, out, to, unicast: _, replaced }) = entry::route(message)? else { return Ok(()) };
-        let there = message.kind == RTM_NEWROUTE;
+    fn route(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
+        let Some(entry::Route { key, out, to, unicast: _, replaced }) = entry::route(message, self.index())? else { return Ok(()) };
+        let there = message.message_type() == RTM_NEWROUTE;
         let inside = self.scope.network.covers(key.prefix);
         if self.device.is_some() && out == self.index() {
             events.push(Event::Route { key, to: there.then_some(to) });
@@ -94,10 +96,14 @@ impl Watch {
         Ok(())
     }
 
-    fn address(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
-        let Some(entry::Address { index, address, len, flags: _, scope: _ }) = entry::address(message)? else { return Ok(()) };
-        if Some(index) == self.index() {
-            let present = message.kind == RTM_NEWADDR;
+    fn address(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
+        let index = entry::address_of(message)?;
+        self.underlay(index, events);
+        if Some(index) != self.index() {
+            return Ok(());
+        }
+        if let Some(entry::Address { address, len, .. }) = entry::address(message, self.index())? {
+            let present = message.message_type() == RTM_NEWADDR;
             events.push(Event::Address { address, len, present });
             // With its last IPv4 address an interface loses its IPv4 routes, without a word
             // (`fib_inetaddr_event`, net/ipv4/fib_frontend.c, v6.18).
@@ -105,15 +111,19 @@ impl Watch {
                 lost(events);
             }
         }
-        self.underlay(index, events);
         Ok(())
     }
 
-    fn link(&mut self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
+    fn link(&mut self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
         let Some(link) = Link::read(message)? else { return Ok(()) };
-        self.underlay(link.index, events);
-        let was_ours = Some(link.index) == self.index();
-        if message.kind == RTM_DELLINK || !link.is_named(&self.scope.device)? {
+        self.underlay(link.index(), events);
+        let was_ours = Some(link.index()) == self.index();
+        let named = match link.name() {
+            Ok(name) => name == self.scope.device,
+            Err(error) if was_ours => return Err(error),
+            Err(_) => false,
+        };
+        if message.message_type() == RTM_DELLINK || !named {
             if was_ours {
                 // Deleted, moved to another namespace, or renamed: in any case no more under its name.
                 self.device = None;
@@ -123,30 +133,19 @@ impl Watch {
         }
         let was_up = was_ours && self.device.is_some_and(|(_, up)| up);
         let device = link.device()?;
+        let up = device.up;
         self.set(Some(&device));
         events.push(Event::Device(device));
         // The kernel drops a downed device's IPv4 routes without a word; and what hangs on one that came by its name
         // by being renamed was not listened to.
-        if (was_up && !link.up) || (!was_ours && !link.new) {
+        if (was_up && !up) || (!was_ours && !link.is_new()) {
             lost(events);
         }
         Ok(())
     }
 
-    /// `struct netconfmsg` is the family alone, padded.
-    fn setting(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), Malformed> {
-        let ([of, _, _, _], attrs) = split(message.body)?;
-        let (mut all, mut forwarding) = (false, None);
-        for attr in attrs {
-            match attr? {
-                (NETCONFA_IFINDEX, value) => all = u32_of(value)? == NETCONFA_IFINDEX_ALL,
-                (NETCONFA_FORWARDING, value) => forwarding = Some(u32_of(value)? != 0),
-                _ => {}
-            }
-        }
-        if let Some(on) = forwarding.filter(|_| all && of == family(self.scope.network.address())) {
-            events.push(Event::Forwarding(on));
-        }
+    fn setting(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
+        events.extend(sysctl::told(message, !self.scope.network.is_ipv4())?.map(Event::Forwarding));
         Ok(())
     }
 

@@ -3,8 +3,8 @@
 use nix::errno::Errno;
 
 use super::answer::Refusal;
-use super::dump::{What, dump};
-use super::link::Link;
+use super::dump::{What, dump, or_left_out};
+use super::link;
 use crate::kernel::{Failure, KernelError, errno_number};
 use crate::{Device, Kind, Op};
 
@@ -42,9 +42,7 @@ pub(super) async fn taken_by(op: &Op) -> Result<String, KernelError> {
     let Op::CreateDevice(spec) = op else { return Ok(String::new()) };
     let mut links: Vec<(String, Device)> = Vec::new();
     dump(What::Links, &mut links, |links, message| {
-        if let Some(link) = Link::read(message)? {
-            links.push((link.name()?, link.device()?));
-        }
+        links.extend(or_left_out(link::read(message)));
         Ok(())
     })
     .await?;

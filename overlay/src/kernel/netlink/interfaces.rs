@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
-use super::abi::{AF_INET, AF_INET6, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TEMPORARY, IFA_F_TENTATIVE};
-use super::dump::{What, dump};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::AddressFlags;
+
+use super::dump::{What, dump, or_left_out};
 use super::entry;
-use super::link::Link;
+use super::link;
 use super::requests::Requests;
-use crate::IfIndex;
 use crate::kernel::KernelError;
 use crate::underlay::{Address, Interface, Interfaces, Reach};
+use crate::{Device, IfIndex};
 
 /// The interfaces of the calling thread's network namespace with their addresses of one family, the one that the family's default
 /// route leaves by, and the one by which `reach` would be reached.
@@ -19,37 +21,41 @@ use crate::underlay::{Address, Interface, Interfaces, Reach};
 pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces, KernelError> {
     let mut list: Vec<Interface> = Vec::new();
     dump(What::Links, &mut list, |list, message| {
-        if let Some(link) = Link::read(message)? {
-            let (name, device) = (link.name()?, link.device()?);
-            list.push(Interface { index: device.index, name, mtu: device.mtu, mac: device.mac, up: device.up, addresses: Vec::new() });
-        }
+        list.extend(or_left_out(link::read(message)).map(|(name, Device { index, mtu, mac, up, .. })| Interface {
+            index,
+            name,
+            mtu,
+            mac,
+            up,
+            addresses: Vec::new(),
+        }));
         Ok(())
     })
     .await?;
 
     let mut found: Vec<entry::Address> = Vec::new();
     dump(What::Addresses(None), &mut found, |found, message| {
-        found.extend(entry::address(message)?);
+        found.extend(or_left_out(entry::address(message, None)));
         Ok(())
     })
     .await?;
     for entry::Address { index, address, len, flags, scope } in found.into_iter().filter(|found| found.address.is_ipv6() == ipv6) {
         if let Some(interface) = list.iter_mut().find(|interface| interface.index == index) {
-            let is = |flag: u32| flags & flag != 0;
             interface.addresses.push(Address {
                 address,
                 len,
                 scope,
-                temporary: is(IFA_F_TEMPORARY),
-                tentative: is(IFA_F_TENTATIVE),
-                unusable: is(IFA_F_DADFAILED | IFA_F_DEPRECATED),
+                // `IFA_F_SECONDARY` of IPv4 is `IFA_F_TEMPORARY` of IPv6 (if_addr.h).
+                temporary: flags.contains(AddressFlags::Secondary),
+                tentative: flags.contains(AddressFlags::Tentative),
+                unusable: flags.intersects(AddressFlags::Dadfailed | AddressFlags::Deprecated),
             });
         }
     }
 
     let mut defaults: Vec<(u32, IfIndex)> = Vec::new();
-    dump(What::Routes(if ipv6 { AF_INET6 } else { AF_INET }), &mut defaults, |defaults, message| {
-        let route = entry::route(message)?.filter(|route| route.unicast && route.key.prefix.len() == 0);
+    dump(What::Routes(if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet }), &mut defaults, |defaults, message| {
+        let route = entry::route(message, None)?.filter(|route| route.unicast && route.key.prefix.len() == 0);
         defaults.extend(route.and_then(|route| Some((route.key.metric, route.out?))));
         Ok(())
     })

@@ -7,15 +7,18 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use lease::Subnet;
+use netlink_packet_core::{DecodeError, NLM_F_ACK};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use nix::errno::Errno;
+use rtnetlink::LinkUnspec;
 
-use super::abi::{
-    IFLA_EXT_MASK, IFLA_IFNAME, NLM_F_ACK, NLM_F_REQUEST, RTA_DST, RTA_OIF, RTA_PREFSRC, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, RTM_GETROUTE,
-};
 use super::answer::{self, Answer, Refusal};
 use super::encode::{self, LONGEST, family};
+use super::entry::route_address;
+use super::link;
 use super::socket::{Received, Socket};
-use super::wire::{Malformed, Message, Messages, Writer, address_of, split, u32_of};
+use super::wire::{Batch, Message, Messages, decode};
 use crate::kernel::KernelError;
 use crate::{IfIndex, Op};
 
@@ -31,12 +34,12 @@ const APPLY: &str = "apply changes";
 pub(super) struct Requests {
     socket: Socket,
     seq: u32,
-    writer: Writer,
+    batch: Batch,
 }
 
 impl Requests {
     pub(super) fn open() -> Result<Self, KernelError> {
-        Ok(Self { socket: Socket::for_requests()?, seq: 0, writer: Writer::default() })
+        Ok(Self { socket: Socket::for_requests()?, seq: 0, batch: Batch::default() })
     }
 
     /// Sends operations that are all messages on this device, and says which were refused. What overran the receive buffer is
@@ -68,25 +71,28 @@ impl Requests {
         refused: &mut Vec<(usize, Refusal)>,
     ) -> Result<bool, KernelError> {
         let first = self.seq.wrapping_add(1);
-        self.writer.clear();
-        for op in ops.get(chunk.clone()).unwrap_or_default() {
+        self.batch.clear();
+        let last = chunk.len().saturating_sub(1);
+        for (nth, op) in ops.get(chunk.clone()).unwrap_or_default().iter().enumerate() {
             self.seq = self.seq.wrapping_add(1);
-            if !encode::op(op, device, self.seq, &mut self.writer) {
+            let Some((message, flags)) = encode::message(op, device) else {
                 return Err(protocol(APPLY, "an operation that is no message came among messages"));
-            }
+            };
+            self.batch.push(message, if nth == last { flags | NLM_F_ACK } else { flags }, self.seq);
         }
-        self.writer.add_flags(NLM_F_ACK);
-        self.socket.send(APPLY, self.writer.bytes()).await?;
+        self.socket.send(APPLY, self.batch.bytes()).await?;
         loop {
             let Received::Datagram(datagram) = self.socket.receive(APPLY).await? else { return Ok(false) };
             for message in Messages::new(datagram) {
                 let message = message.map_err(malformed(APPLY))?;
                 // Answers to a request that was given up have other numbers.
-                let Some(nth) = usize::try_from(message.seq.wrapping_sub(first)).ok().filter(|nth| *nth < chunk.len()) else { continue };
+                let Some(nth) = usize::try_from(message.sequence_number().wrapping_sub(first)).ok().filter(|nth| *nth < chunk.len()) else {
+                    continue;
+                };
                 if let Answer::Refused(refusal) = answer::read(message).map_err(malformed(APPLY))? {
                     refused.push((chunk.start + nth, refusal));
                 }
-                if message.seq == self.seq {
+                if nth == last {
                     return Ok(true);
                 }
             }
@@ -98,33 +104,25 @@ impl Requests {
     pub(super) async fn link<T>(
         &mut self,
         name: &str,
-        read: impl FnOnce(&Message<'_>) -> Result<T, Malformed>,
+        read: impl FnOnce(&Message<'_>) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, KernelError> {
-        const CALL: &str = "look up the device";
-        self.seq = self.seq.wrapping_add(1);
-        self.writer.clear();
-        self.writer.begin(RTM_GETLINK, NLM_F_REQUEST, self.seq, &[0; 16]);
-        self.writer.attr(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
-        self.writer.attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-        self.writer.end();
-        self.one(CALL, read).await
+        let message = LinkUnspec::new_with_name(name).append_extra_attribute(link::without_counters()).build();
+        self.one("look up the device", RouteNetlinkMessage::GetLink(message), read).await
     }
 
     /// Asks by which interface, and from which of our addresses, the kernel would reach an address; none where it would not.
     pub(super) async fn reach(&mut self, address: IpAddr) -> Result<Option<(Option<IfIndex>, Option<IpAddr>)>, KernelError> {
-        self.seq = self.seq.wrapping_add(1);
-        self.writer.clear();
-        let len = Subnet::host(address).len();
-        self.writer.begin(RTM_GETROUTE, NLM_F_REQUEST, self.seq, &[family(address), len, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        self.writer.address(RTA_DST, address);
-        self.writer.end();
-        self.one("look up a route", |message| {
-            let ([..], attrs) = split::<12>(message.body)?;
+        let mut question = RouteMessage::default();
+        question.header.address_family = family(address);
+        question.header.destination_prefix_length = Subnet::host(address).len();
+        question.attributes.push(RouteAttribute::Destination(address.into()));
+        self.one("look up a route", RouteNetlinkMessage::GetRoute(question), |message| {
+            let RouteNetlinkMessage::NewRoute(RouteMessage { attributes, .. }) = decode(message)? else { return Ok((None, None)) };
             let (mut out, mut source) = (None, None);
-            for attr in attrs {
-                match attr? {
-                    (RTA_OIF, value) => out = Some(IfIndex(u32_of(value)?)),
-                    (RTA_PREFSRC, value) => source = Some(address_of(value)?),
+            for attribute in attributes {
+                match attribute {
+                    RouteAttribute::Oif(index) => out = Some(IfIndex(index)),
+                    RouteAttribute::PrefSource(address) => source = Some(route_address(&address)?),
                     _ => {}
                 }
             }
@@ -133,20 +131,22 @@ impl Requests {
         .await
     }
 
-    /// Sends what is written and reads the one answer; none where the kernel says that there is no such device or no way.
+    /// Sends a question and reads the one answer; none where the kernel says that there is no such device or no way.
     async fn one<T>(
         &mut self,
         call: &'static str,
-        read: impl FnOnce(&Message<'_>) -> Result<T, Malformed>,
+        question: RouteNetlinkMessage,
+        read: impl FnOnce(&Message<'_>) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, KernelError> {
-        self.socket.send(call, self.writer.bytes()).await?;
+        self.seq = self.seq.wrapping_add(1);
+        self.socket.send(call, Batch::of(question, 0, self.seq).bytes()).await?;
         loop {
             let Received::Datagram(datagram) = self.socket.receive(call).await? else {
                 return Err(protocol(call, "the answer was lost"));
             };
             for message in Messages::new(datagram) {
                 let message = message.map_err(malformed(call))?;
-                if message.seq != self.seq {
+                if message.sequence_number() != self.seq {
                     continue;
                 }
                 match answer::read(message).map_err(malformed(call))? {
@@ -160,8 +160,8 @@ impl Requests {
     }
 }
 
-pub(super) fn malformed(call: &'static str) -> impl Fn(Malformed) -> KernelError {
-    move |error| KernelError::Protocol { call, reason: error.to_string() }
+pub(super) fn malformed(call: &'static str) -> impl Fn(DecodeError) -> KernelError {
+    move |error| KernelError::Protocol { call, reason: format!("a message of the kernel cannot be decoded: {error}") }
 }
 
 pub(super) fn protocol(call: &'static str, reason: &str) -> KernelError {

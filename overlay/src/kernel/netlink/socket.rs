@@ -6,6 +6,7 @@ use std::time::Duration;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::MulticastGroup;
 
 use crate::kernel::KernelError;
 
@@ -32,7 +33,7 @@ impl Socket {
     }
 
     /// For the notifications of these multicast groups.
-    pub(super) fn for_events(groups: &[u32]) -> Result<Self, KernelError> {
+    pub(super) fn for_events(groups: &[MulticastGroup]) -> Result<Self, KernelError> {
         let socket = Self::open(groups).map_err(io_error("subscribe to the kernel's notifications"))?;
         // Beyond the system's limit only with CAP_NET_ADMIN over the initial user namespace; else as much as that limit allows.
         // Neither is needed: a buffer that overruns costs one more dump.
@@ -42,7 +43,7 @@ impl Socket {
         Ok(socket)
     }
 
-    fn open(groups: &[u32]) -> io::Result<Self> {
+    fn open(groups: &[MulticastGroup]) -> io::Result<Self> {
         let mut inner = TokioSocket::new(NETLINK_ROUTE)?;
         let socket = inner.socket_mut();
         socket.bind_auto()?;
@@ -51,7 +52,7 @@ impl Socket {
         socket.set_ext_ack(true)?;
         socket.set_netlink_get_strict_chk(true)?;
         for group in groups {
-            socket.add_membership(*group)?;
+            socket.add_membership(number(*group))?;
         }
         Ok(Self { inner, datagram: Vec::with_capacity(DATAGRAM) })
     }
@@ -102,6 +103,11 @@ fn received<'a>(call: &'static str, read: io::Result<()>, datagram: &'a [u8]) ->
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => Ok(Received::Overrun),
         Err(error) => Err(io_error(call)(error)),
     }
+}
+
+#[expect(clippy::as_conversions, reason = "the numbers of a C enum")]
+fn number(group: MulticastGroup) -> u32 {
+    group as u32
 }
 
 fn io_error(call: &'static str) -> impl Fn(io::Error) -> KernelError {

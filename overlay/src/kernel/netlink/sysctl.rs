@@ -1,10 +1,22 @@
-//! The settings that have no netlink message. `/proc/sys/net` shows those of the calling thread's network namespace.
+//! The settings: read and written under `/proc/sys/net`, which shows those of the calling thread's network namespace, and told of by
+//! `RTM_NEWNETCONF`, a message that netlink-packet-route does not have.
 
 use std::io;
 
+use netlink_packet_core::{DecodeError, NlasIterator, parse_i32};
+use netlink_packet_route::AddressFamily;
 use nix::errno::Errno;
 
+use super::wire::Message;
 use crate::Op;
+
+/// include/uapi/linux/netconf.h (v6.18): the interface that a setting is of, and forwarding.
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
+const NETCONFA_IFINDEX_ALL: i32 = -1;
+
+/// `struct netconfmsg`: the family, padded.
+const NETCONF: usize = 4;
 
 /// A setting that was not written.
 #[derive(Debug)]
@@ -17,6 +29,22 @@ pub(super) struct Unwritten {
 pub(super) fn forwarding(ipv6: bool) -> Option<bool> {
     let text = std::fs::read_to_string(forwarding_path(ipv6)).ok()?;
     Some(text.trim() != "0")
+}
+
+/// What a notification says of the family's forwarding, if it is about that.
+pub(super) fn told(message: &Message<'_>, ipv6: bool) -> Result<Option<bool>, DecodeError> {
+    let (header, attributes) = message.payload().split_at_checked(NETCONF).ok_or("a setting is shorter than its fixed part")?;
+    let ours = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let (mut all, mut forwarding) = (false, None);
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            NETCONFA_IFINDEX => all = parse_i32(attribute.value())? == NETCONFA_IFINDEX_ALL,
+            NETCONFA_FORWARDING => forwarding = Some(parse_i32(attribute.value())? != 0),
+            _ => {}
+        }
+    }
+    Ok(forwarding.filter(|_| all && header.first() == Some(&ours.into())))
 }
 
 /// Does an operation that is a setting. None for the others.
