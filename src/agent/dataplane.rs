@@ -120,7 +120,7 @@ struct Tally {
 }
 
 impl Task {
-    async fn run(self, scope: Scope, spec: VtepSpec, local: Local) {
+    async fn run(mut self, scope: Scope, spec: VtepSpec, local: Local) {
         let mut said = None;
         while !self.stop.is_cancelled() {
             let opened = async {
@@ -132,6 +132,8 @@ impl Task {
                 Err(error) => {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
+                    // Whoever asks is answered without a view: there is none of a kernel that cannot be read.
+                    while self.asked.try_recv().is_ok() {}
                 }
             }
         }
@@ -162,6 +164,10 @@ impl Task {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     reconciler.audit();
+                    // Trouble is when people ask, and what is due already would go first half of the time.
+                    while let Ok(ask) = self.asked.try_recv() {
+                        drop(ask.send(Box::new(view::of(&reconciler))));
+                    }
                 }
             }
             let due = reconciler.next_due().map_or(audit, |due| due.min(audit));

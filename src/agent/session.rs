@@ -255,14 +255,27 @@ async fn keep_subnet_file(path: std::path::PathBuf, content: String, board: Boar
 
 /// Ends when the underlay is not what it was any more.
 async fn underlay_change(options: &Options, place: &Place, dataplane: &Dataplane) -> &'static str {
+    let mut missing = None;
     loop {
-        dataplane.underlay.notified().await;
+        let told = dataplane.underlay.notified();
+        if missing.is_some() {
+            // An interface that comes back is another one to the kernel, of which nobody tells us: we have to look.
+            let _ = tokio::time::timeout(UNDERLAY_PAUSE, told).await;
+        } else {
+            told.await;
+        }
         tokio::time::sleep(UNDERLAY_SETTLE).await;
         match place::find(&options.interface).await {
             Ok(now) if now.underlay != place.underlay => return "the underlay has changed",
-            Ok(_) => {}
+            Ok(_) => missing = None,
             // Down, or without address for now: what is in the kernel serves as well as anything.
-            Err(error) => tracing::warn!(%error, "underlay not usable at the moment; the overlay stays as it is"),
+            Err(error) => {
+                let error = error.to_string();
+                if missing.as_ref() != Some(&error) {
+                    tracing::warn!(error, "underlay not usable at the moment; the overlay stays as it is");
+                }
+                missing = Some(error);
+            }
         }
     }
 }

@@ -58,7 +58,8 @@ fn without_the_right_to_change_the_network_the_capability_is_named() -> Result<(
     let lines = member.log_lines(&[]);
     let uptime = || -> Result<u64> {
         let told = member.host.command(&program).args(["status", "--json"]).output()?;
-        let status: serde_json::Value = serde_json::from_slice(&told.stdout)?;
+        let status: serde_json::Value =
+            serde_json::from_slice(&told.stdout).with_context(|| String::from_utf8_lossy(&told.stderr).into_owned())?;
         status["uptime"].as_u64().context("no uptime")
     };
     let start = uptime()?;

@@ -144,6 +144,17 @@ fn the_younger_of_two_that_conflict_waits_until_the_older_is_gone() -> Result<()
 }
 
 #[test]
+fn two_leases_with_one_address_are_both_followed_and_reported() -> Result<()> {
+    let (world, mut peers, member) = stage()?;
+    peers.push(world.put(Peer::new(205).at(&peers[0].address))?);
+    member.wait_peers(&peers)?;
+    let status = member.wait_status("a warning", |status| status["warnings"].as_array().is_some_and(|warnings| !warnings.is_empty()))?;
+    let warnings = status["warnings"].to_string();
+    ensure!(["10.5.201.0/24", "10.5.205.0/24", "192.168.77.201"].iter().all(|word| warnings.contains(word)), "{warnings}");
+    member.ensure_ready()
+}
+
+#[test]
 fn a_lease_of_another_backend_is_ignored_with_a_warning_and_is_no_error() -> Result<()> {
     let (world, peers, member) = stage()?;
     world.put_raw("10.5.210.0-24", r#"{"PublicIP":"192.168.77.210","BackendType":"host-gw"}"#)?;

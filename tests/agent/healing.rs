@@ -64,12 +64,64 @@ fn a_changed_route_neighbour_or_fdb_entry_is_put_right() -> Result<()> {
         "202",
     ])?;
     member.wait_peers(&peers)?;
-    // What has no business on the VTEP goes.
-    member.host.run(&["ip", "route", "add", "10.5.230.0/24", "via", "10.5.230.0", "dev", VTEP, "onlink", "proto", "76"])?;
-    member.host.run(&["ip", "neigh", "add", "10.5.230.0", "lladdr", "02:ee:00:00:00:02", "dev", VTEP, "nud", "permanent"])?;
-    member.host.run(&["bridge", "fdb", "add", "02:ee:00:00:00:02", "dev", VTEP, "dst", "192.168.77.66", "self", "permanent"])?;
-    member.wait_peers(&peers)?;
     member.wait_status("in step", |status| status["ready"] == true).map(drop)
+}
+
+#[test]
+fn what_has_no_business_on_the_device_goes() -> Result<()> {
+    let (_world, peers, mut member) = stage([201, 202])?;
+    for stray in [
+        // flanneld's route for a peer of ours, which would win over ours by its metric; one to nowhere; a second way.
+        "ip route add 10.5.201.0/24 via 10.5.201.0 dev flannel.1 onlink",
+        "ip route add 10.5.230.0/24 via 10.5.230.0 dev flannel.1 onlink proto 76",
+        "ip route add 10.5.202.0/25 dev flannel.1 metric 7",
+        "ip neigh add 10.5.230.0 lladdr 02:ee:00:00:00:02 dev flannel.1 nud permanent",
+        "bridge fdb add 02:ee:00:00:00:02 dev flannel.1 dst 192.168.77.66 self permanent",
+        "ip address add 10.5.230.1/24 dev flannel.1",
+    ] {
+        member.host.run(&stray.split(' ').collect::<Vec<_>>())?;
+        member.wait_peers(&peers).with_context(|| stray.to_owned())?;
+    }
+    member.agent.wait_ready(PATIENCE)
+}
+
+#[test]
+fn everything_flushed_at_once_is_back_at_once() -> Result<()> {
+    let (_world, peers, mut member) = stage(130..=229)?;
+    for flush in ["ip route flush dev flannel.1", "ip neigh flush dev flannel.1 nud permanent", "ip route flush proto 76"] {
+        member.host.run(&flush.split(' ').collect::<Vec<_>>())?;
+        member.wait_peers(&peers).with_context(|| flush.to_owned())?;
+    }
+    let fdb: String = peers.iter().map(|peer| format!("fdb del {} dev {VTEP} self\n", peer.mac)).collect();
+    let file = member.host.files().join("fdb");
+    std::fs::write(&file, fdb)?;
+    member.host.run(&["bridge", "-batch", &file.display().to_string()])?;
+    member.wait_peers(&peers)?;
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!(member.agent.status_json()?["fights"].as_array().is_some_and(Vec::is_empty));
+    Ok(())
+}
+
+#[test]
+fn a_foreign_route_in_the_place_of_ours_is_named_and_left_alone_and_ours_is_put_when_it_is_gone() -> Result<()> {
+    let (world, mut peers, mut member) = stage([201])?;
+    let foreign = "10.5.202.0/24 via 192.168.77.254 metric 203";
+    member.host.ip_batch("route add 10.5.202.0/24 via 192.168.77.254 dev eth0 metric 203\n")?;
+    peers.push(world.put(Peer::new(202))?);
+    member.wait_unready_for(&["10.5.202.0/24", "foreign route"])?;
+    let there = || member.host.run(&["ip", "route", "show", "10.5.202.0/24", "dev", "eth0"]);
+    ensure!(there()?.trim() == foreign, "{}", there()?);
+    peers.push(world.put(Peer::new(203))?);
+    let wanted: Vec<_> = peers.iter().flat_map(Peer::entries).filter(|entry| !entry.starts_with("10.5.202.0/24")).collect();
+    wait_for("the other entries", PATIENCE, || {
+        let have = member.entries()?;
+        ensure!(have.len() == wanted.len() && wanted.iter().all(|entry| have.contains(entry)), "{have:#?}");
+        Ok(())
+    })?;
+    ensure!(there()?.trim() == foreign);
+    member.host.ip_batch("route del 10.5.202.0/24 via 192.168.77.254 dev eth0 metric 203\n")?;
+    member.wait_peers(&peers)?;
+    member.agent.wait_ready(PATIENCE)
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The interface between the hosts changes under a running agent.
 
-use anyhow::{Result, ensure};
-use testkit::wait_for;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use testkit::{Lab, wait_for};
 
 use crate::monitor::Monitor;
-use crate::world::{Member, PATIENCE, SUBNETS, World};
+use crate::world::{Member, PATIENCE, Peer, SUBNETS, VTEP, World};
 
 #[test]
 fn the_underlays_mtu_is_followed_by_device_and_subnet_file() -> Result<()> {
@@ -36,7 +37,7 @@ fn a_new_underlay_address_is_told_to_the_others_under_the_same_subnet_and_mac() 
     let (identity, before) = (h1.vtep_identity()?, h1.lease(&world)?);
     h1.host.ip_batch(&format!(
         "addr del 192.168.77.1/24 dev eth0\naddr add 192.168.77.61/24 dev eth0\nroute add default via {}\n",
-        testkit::Lab::GATEWAY
+        Lab::GATEWAY
     ))?;
     let after = wait_for("the record to name the new address", PATIENCE, || {
         let now = h1.lease(&world)?;
@@ -69,7 +70,7 @@ fn a_host_that_got_another_address_while_the_agent_was_down_keeps_its_lease() ->
     member.agent.kill9()?;
     member.host.ip_batch(&format!(
         "addr del 192.168.77.1/24 dev eth0\naddr add 192.168.77.61/24 dev eth0\nroute add default via {}\n",
-        testkit::Lab::GATEWAY
+        Lab::GATEWAY
     ))?;
     member.agent.restart()?;
     member.agent.wait_ready(PATIENCE)?;
@@ -78,6 +79,67 @@ fn a_host_that_got_another_address_while_the_agent_was_down_keeps_its_lease() ->
     ensure!(after.value == before.value.replace("192.168.77.1\"", "192.168.77.61\""), "{after:?}");
     ensure!(member.vtep_identity()? == identity && member.vtep()?["linkinfo"]["info_data"]["local"] == "192.168.77.61");
     member.wait_peers(&peers)
+}
+
+/// Takes the host's network card out and, once the agent has seen that, puts one with the same MAC and address in.
+fn replace_card(world: &World, member: &Member) -> Result<()> {
+    let host = &member.host;
+    let links = host.ip_json(&["link", "show", "dev", "eth0"])?;
+    let mac = links.pointer("/0/address").and_then(Value::as_str).context("eth0 has no MAC")?;
+    host.ip_batch("link del eth0\n")?;
+    member.wait_log(&["underlay not usable"])?;
+    world.lab.switch().ip_batch(&format!(
+        "link add {name} type veth peer name eth0 netns {pid} address {mac}\nlink set {name} master br0 up\n",
+        name = host.name(),
+        pid = host.pid()
+    ))?;
+    host.ip_batch(&format!("addr add {}/24 dev eth0\nlink set eth0 up\nroute add default via {}\n", host.address(), Lab::GATEWAY))
+}
+
+#[test]
+fn an_underlay_that_is_deleted_and_made_again_takes_nothing_of_ours_along() -> Result<()> {
+    let world = World::new()?;
+    let mut peers = world.peers([201, 202])?;
+    let mut member = world.member("h1")?;
+    member.wait_peers(&peers)?;
+    let (identity, lease, monitor) = (member.vtep_identity()?, member.lease(&world)?, Monitor::start(&member.host)?);
+    replace_card(&world, &member)?;
+    peers.push(world.put(Peer::new(203))?);
+    member.wait_peers(&peers)?;
+    member.agent.wait_ready(PATIENCE)?;
+    let touched: Vec<_> = monitor.so_far()?.into_iter().filter(|line| line.contains("10.5.201.0") || line.contains("10.5.202.0")).collect();
+    ensure!(member.vtep_identity()? == identity && member.lease(&world)? == lease && touched.is_empty(), "{touched:#?}");
+    // The new one is followed just as well.
+    member.host.ip_batch("link set eth0 mtu 1400\n")?;
+    wait_for("the MTU to follow", PATIENCE, || {
+        ensure!(member.vtep()?["mtu"] == 1350);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_bound_device_of_flannelds_that_goes_with_its_parent_comes_back_whole() -> Result<()> {
+    let world = World::new()?;
+    let peers = world.peers([201, 202])?;
+    let mut member = world.member("h1")?;
+    member.agent.kill9()?;
+    let (_, mac) = member.vtep_identity()?;
+    let subnet = member.host.subnet_env()?.subnet()?.network();
+    member.host.ip_batch(&format!(
+        "link del {VTEP}\nlink add {VTEP} mtu 1450 address {mac} type vxlan id 1 dev eth0 local 192.168.77.1 dstport 8472 nolearning\n\
+         addr add {subnet}/32 dev {VTEP}\nlink set {VTEP} up\n"
+    ))?;
+    member.agent.restart()?;
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!(member.vtep()?["linkinfo"]["info_data"]["link"] == "eth0", "a bound one is kept");
+    replace_card(&world, &member)?;
+    wait_for("the device to be there, unbound", PATIENCE, || {
+        let vtep = member.vtep()?;
+        ensure!(vtep["linkinfo"]["info_data"].get("link").is_none() && vtep["address"] == mac, "{vtep:#}");
+        Ok(())
+    })?;
+    member.wait_peers(&peers)?;
+    member.agent.wait_ready(PATIENCE)
 }
 
 #[test]
@@ -136,7 +198,7 @@ fn an_underlay_that_has_no_address_for_a_while_costs_nothing() -> Result<()> {
     let (identity, lease, monitor) = (member.vtep_identity()?, member.lease(&world)?, Monitor::start(&member.host)?);
     member.host.ip_batch("addr del 192.168.77.1/24 dev eth0\n")?;
     member.wait_log(&["underlay not usable"])?;
-    member.host.ip_batch(&format!("addr add 192.168.77.1/24 dev eth0\nroute add default via {}\n", testkit::Lab::GATEWAY))?;
+    member.host.ip_batch(&format!("addr add 192.168.77.1/24 dev eth0\nroute add default via {}\n", Lab::GATEWAY))?;
     member.agent.wait_ready(PATIENCE)?;
     ensure!(member.vtep_identity()? == identity && monitor.so_far()?.is_empty(), "{:#?}", monitor.so_far()?);
     ensure!(member.lease(&world)? == lease);
