@@ -17,6 +17,8 @@ pub(crate) struct Use {
 pub(crate) struct Memory {
     /// Now.
     pub(crate) now_kib: u64,
+    /// What of it is the program's and the libraries' files.
+    pub(crate) file_kib: u64,
     /// At its highest.
     pub(crate) peak_kib: u64,
 }
@@ -37,7 +39,7 @@ pub(crate) fn used(pid: u32) -> Result<Use> {
 
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(Memory { now_kib: field(&status, "VmRSS:")?, peak_kib: field(&status, "VmHWM:")? })
+    Ok(Memory { now_kib: field(&status, "VmRSS:")?, file_kib: field(&status, "RssFile:")?, peak_kib: field(&status, "VmHWM:")? })
 }
 
 /// The number after this name in a file such as `/proc/PID/status`.

@@ -34,8 +34,6 @@ pub(super) enum Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Contest {
     claims: BTreeMap<LeaseKey, Claim>,
-    /// Whose the subnets in force are.
-    owners: BTreeMap<Subnet, LeaseKey>,
     /// Who waits for whom: a hint, checked when it is used.
     waiting: BTreeMap<LeaseKey, BTreeSet<LeaseKey>>,
 }
@@ -57,7 +55,6 @@ impl Contest {
     /// Says that the peer, which is in `Desired` already, is this lease's.
     pub(super) fn vouch(&mut self, key: LeaseKey, created: Revision, peer: Peer, generation: u32) {
         self.claims.insert(key, Claim { created, peer, generation, in_force: true });
-        self.owners.insert(peer.subnet, key);
     }
 
     /// Puts a claim in the place of the key's former one, and settles who is in force now.
@@ -92,7 +89,6 @@ impl Contest {
         let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.in_force) else { return BTreeSet::new() };
         claim.in_force = false;
         desired.del(claim.peer.subnet, touch);
-        self.owners.remove(&claim.peer.subnet);
         let waiters = self.waiting.remove(&key).unwrap_or_default();
         waiters.into_iter().filter_map(|waiter| Some((self.claims.get(&waiter)?.created, waiter))).collect()
     }
@@ -105,7 +101,6 @@ impl Contest {
             match self.rival(peer, desired) {
                 None => {
                     desired.put(peer, touch);
-                    self.owners.insert(peer.subnet, key);
                     if let Some(claim) = self.claims.get_mut(&key) {
                         claim.in_force = true;
                     }
@@ -129,15 +124,22 @@ impl Contest {
 
     /// A claim in force that conflicts with this peer, and what is to be said of the peer if it is the one to wait.
     fn rival(&self, peer: Peer, desired: &Desired) -> Option<(LeaseKey, Revision, Reject)> {
-        let owner = |subnet: Subnet| {
-            let key = *self.owners.get(&subnet)?;
-            Some((key, self.claims.get(&key)?.created))
-        };
-        if let Some((key, created)) = desired.overlapping(peer.subnet).and_then(|other| owner(other.subnet)) {
+        if let Some((key, created)) = desired.overlapping(peer.subnet).and_then(|other| self.owner(other.subnet)) {
             return Some((key, created, Reject::Overlaps(key)));
         }
         let other = desired.holder(peer.mac).filter(|other| other.dst != peer.dst)?;
-        let (key, created) = owner(other.subnet)?;
+        let (key, created) = self.owner(other.subnet)?;
         Some((key, created, Reject::SameMac { mac: peer.mac, key }))
+    }
+
+    /// Whose the subnet in force is. Asked only where claims conflict, so that no index is kept for it.
+    fn owner(&self, subnet: Subnet) -> Option<(LeaseKey, Revision)> {
+        let owns = |(key, claim): (&LeaseKey, &Claim)| (claim.in_force && claim.peer.subnet == subnet).then_some((*key, claim.created));
+        match LeaseKey::new(Some(subnet), None) {
+            // Keys are ordered by their IPv4 subnet first.
+            Some(first) => self.claims.range(first..).take_while(|(key, _)| key.v4() == Some(subnet)).find_map(owns),
+            // Rare, and worth a walk: the IPv6 subnet of a dual-stack key.
+            None => self.claims.iter().find_map(owns),
+        }
     }
 }
