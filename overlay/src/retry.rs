@@ -34,6 +34,8 @@ pub enum Trouble {
     Fight {
         /// How often.
         count: u32,
+        /// When it may be repaired again.
+        next: Instant,
     },
 }
 
@@ -42,7 +44,7 @@ impl fmt::Display for Trouble {
         match self {
             // Without the count: what stays the same is said once.
             Self::Refused { count: _, reason } => write!(out, "refused: {reason}"),
-            Self::Fight { count } => write!(out, "undone {count} times: something else manages it too"),
+            Self::Fight { count, next: _ } => write!(out, "undone {count} times: something else manages it too"),
         }
     }
 }
@@ -80,7 +82,7 @@ impl Retries {
             .iter()
             .map(|(key, Refusal { count, not_before: _, reason })| (*key, Trouble::Refused { count: *count, reason: reason.clone() }));
         let fights = self.repairs.iter().filter(|(_, repairs)| repairs.count > FIGHT_AFTER);
-        refused.chain(fights.map(|(key, repairs)| (*key, Trouble::Fight { count: repairs.count })))
+        refused.chain(fights.map(|(key, repairs)| (*key, Trouble::Fight { count: repairs.count, next: repairs.not_before })))
     }
 
     /// How many keys the kernel refuses.

@@ -139,7 +139,10 @@ fn peers<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Peer> {
 
 fn fights<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Fight> {
     let fight = |(key, trouble): (Key, Trouble)| match trouble {
-        Trouble::Fight { count } => Some(Fight { what: key.to_string(), times: count.into(), who: None, next_in: 0 }),
+        Trouble::Fight { count, next } => {
+            let next_in = next.saturating_duration_since(Instant::now()).as_secs();
+            Some(Fight { what: key.to_string(), times: count.into(), who: None, next_in })
+        }
         Trouble::Refused { .. } => None,
     };
     reconciler.retries().troubles().filter_map(fight).collect()
