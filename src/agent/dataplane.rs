@@ -30,6 +30,10 @@ const AUDIT: Duration = Duration::from_secs(60);
 /// An audit is made less often when it costs more than this part of the time: a ten thousandth of a CPU.
 const AUDIT_BUDGET: u32 = 10_000;
 
+/// What an audit costs for each peer at the least, as measured with 20 000 (docs/performance.md): the first dump, of an
+/// empty kernel, says nothing of it.
+const AUDIT_A_PEER: Duration = Duration::from_micros(4);
+
 /// The kernel does not answer, or refuses everything: how long until it is tried again.
 const KERNEL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -141,7 +145,7 @@ impl Task {
 
     async fn work<K: Kernel>(mut self, mut reconciler: Reconciler<K>) {
         let mut said = None;
-        let mut audit = next_audit(&reconciler);
+        let mut audited = Instant::now();
         while !self.stop.is_cancelled() {
             match reconciler.step(Instant::now()).await {
                 Ok(step) => {
@@ -170,6 +174,7 @@ impl Task {
                     }
                 }
             }
+            let audit = audited + audit_pause(&reconciler);
             let due = reconciler.next_due().map_or(audit, |due| due.min(audit));
             tokio::select! {
                 events = self.events.recv() => match events {
@@ -187,7 +192,7 @@ impl Task {
                 () = tokio::time::sleep_until(due.into()) => {
                     if audit <= Instant::now() {
                         reconciler.audit();
-                        audit = next_audit(&reconciler);
+                        audited = Instant::now();
                     }
                 }
             }
@@ -263,9 +268,10 @@ impl Task {
     }
 }
 
-/// The next audit: in a minute or so, later where the last dump was dear. The odd part keeps hosts from doing it all at once.
-fn next_audit<K: Kernel>(reconciler: &Reconciler<K>) -> Instant {
+/// Until the next audit: a minute or so, more where one is dear. The odd part keeps hosts from doing it all at once.
+fn audit_pause<K: Kernel>(reconciler: &Reconciler<K>) -> Duration {
     let (dumps, _, cost) = reconciler.dumps();
+    let peers = u32::try_from(reconciler.desired().len()).unwrap_or(u32::MAX);
     let odd = Duration::from_millis((u64::from(std::process::id()) * 7919 + dumps * 104_729) % 10_000);
-    Instant::now() + AUDIT.max(cost * AUDIT_BUDGET) + odd
+    AUDIT.max(cost.max(AUDIT_A_PEER.saturating_mul(peers)).saturating_mul(AUDIT_BUDGET)) + odd
 }

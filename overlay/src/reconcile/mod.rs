@@ -178,10 +178,10 @@ impl<K: Kernel> Reconciler<K> {
             self.last_dump = now;
             self.observed = self.kernel.dump().await?;
             self.dump_wanted = false;
-            self.dump_cost = started.elapsed();
             self.dumps += 1;
             self.retries.forget_the_quiet(now);
             self.compare(Cause::Kernel);
+            self.dump_cost = started.elapsed();
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl<K: Kernel> Reconciler<K> {
         self.heals.iter()
     }
 
-    /// How many dumps were made, how often the kernel lost events, and what the last dump cost.
+    /// How many dumps were made, how often the kernel lost events, and what the last dump and the comparison after it cost.
     #[must_use]
     pub fn dumps(&self) -> (u64, u64, Duration) {
         (self.dumps, self.lost, self.dump_cost)
