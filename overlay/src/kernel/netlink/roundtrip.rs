@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lease::{MacAddr, Mtu, Subnet, Vni};
+use netlink_packet_route::AddressFamily;
+use nix::libc::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE};
 use proptest::prelude::*;
 
 use super::encode::{self, LONGEST};
@@ -81,6 +83,19 @@ fn encoded(op: &Op) -> Batch {
     batch
 }
 
+/// Attributes that are well formed and mean nothing, some of them with others within.
+fn attributes() -> impl Strategy<Value = Vec<u8>> {
+    let one = |value: BoxedStrategy<Vec<u8>>| {
+        (0..80_u16, value).prop_map(|(kind, value)| {
+            let len = u16::try_from(4 + value.len()).unwrap();
+            let padding = vec![0; value.len().next_multiple_of(4) - value.len()];
+            [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), &value, &padding].concat()
+        })
+    };
+    let leaf = one(prop::collection::vec(any::<u8>(), 0..40).boxed()).boxed();
+    leaf.prop_recursive(3, 64, 8, move |inner| one(prop::collection::vec(inner, 0..8).prop_map(|list| list.concat()).boxed()))
+}
+
 fn watch(v6: bool) -> Watch {
     let network = if v6 { "fc00::/8" } else { "10.0.0.0/8" };
     let mut watch = Watch::new(Scope { device: "flannel.1".to_owned(), network: network.parse().unwrap(), underlay: Some(IfIndex(2)) });
@@ -130,6 +145,31 @@ proptest! {
             watch(v6).datagram(&bytes, &mut events);
             prop_assert_eq!(events, expected);
         }
+    }
+
+    #[test]
+    fn whatever_comes_in_a_message_of_our_device_is_decoded_or_lost(
+        kind in prop::sample::select(vec![RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH]),
+        family in prop::sample::select(vec![AddressFamily::Unspec, AddressFamily::Inet, AddressFamily::Inet6, AddressFamily::Bridge]),
+        attributes in prop::collection::vec(attributes(), 0..6),
+    ) {
+        // The fixed parts have the device's index in the same place, but for a route, of which it is an attribute.
+        let mut fixed = [u8::from(family), 0, 0, 0, 42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let fixed = match kind {
+            RTM_NEWADDR => &fixed[..8],
+            RTM_NEWNEIGH => &fixed[..12],
+            RTM_NEWROUTE => {
+                fixed[4] = 254;
+                &fixed[..12]
+            }
+            _ => &fixed,
+        };
+        let name = [14, 0, 3, 0, b'f', b'l', b'a', b'n', b'n', b'e', b'l', b'.', b'1', 0, 0, 0];
+        let name = if kind == RTM_NEWLINK { &name[..] } else { &[] };
+        let body = [fixed, name, &attributes.concat()].concat();
+        let len = u32::try_from(16 + body.len()).unwrap();
+        let message = [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], &body].concat();
+        watch(family == AddressFamily::Inet6).datagram(&message, &mut Vec::new());
     }
 
     #[test]
