@@ -55,15 +55,15 @@ impl Plan {
     }
 }
 
-/// Plans these keys. Without a VTEP desired there is nothing to do.
+/// Plans these keys, which are to come in their order. Without a VTEP desired there is nothing to do.
 #[must_use]
-pub fn plan(desired: &Desired, observed: &Observed, keys: &BTreeSet<Key>) -> Plan {
+pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item = Key>) -> Plan {
     let mut plan = Plan::default();
     let Some(spec) = desired.vtep() else { return plan };
     let mut observed = Cow::Borrowed(observed);
     let mut carried = observed.device.as_ref().is_some_and(|device| matches!(device.kind, Kind::Vxlan(_)));
     for key in keys {
-        match *key {
+        match key {
             Key::Forwarding => {
                 if observed.forwarding == Some(false) {
                     plan.puts.push(Op::EnableForwarding { ipv6: !spec.network.is_ipv4() });
@@ -75,7 +75,7 @@ pub fn plan(desired: &Desired, observed: &Observed, keys: &BTreeSet<Key>) -> Pla
                     carried = true;
                     plan.puts.extend(ops);
                 }
-                Err(blocked) => plan.blocked.push((*key, blocked)),
+                Err(blocked) => plan.blocked.push((key, blocked)),
             },
             // Without a VTEP there is nothing to hang entries on.
             Key::Fdb(_) | Key::Neighbour(_) | Key::Route(_) if !carried => {}
@@ -114,7 +114,7 @@ pub fn plan_all(desired: &Desired, observed: &Observed) -> Plan {
         }
         _ => differences(desired, observed),
     };
-    plan(desired, observed, &keys)
+    plan(desired, observed, keys)
 }
 
 /// The keys at which the two differ.

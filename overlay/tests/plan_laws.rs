@@ -190,7 +190,7 @@ proptest! {
     #[test]
     fn a_plan_of_some_keys_touches_those_alone(peers in peers(), deeds in kernel(), n in 2..SUBNETS) {
         let keys = BTreeSet::from([Key::Fdb(FAMILY.mac(n)), Key::Neighbour(FAMILY.subnet(n).address()), Key::Route(FAMILY.route(n).0)]);
-        let plan = plan(&desired(&peers), &after(&deeds).truth(), &keys);
+        let plan = plan(&desired(&peers), &after(&deeds).truth(), keys.iter().copied());
         prop_assert!(plan.ops().all(|op| keys.contains(&op.key())));
     }
 }

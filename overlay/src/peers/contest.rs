@@ -16,11 +16,10 @@ use crate::entry::Key;
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) created: Revision,
-    pub(super) peer: Peer,
     /// The last snapshot that named it.
     pub(super) generation: u32,
-    /// Whether its peer is in `Desired`; else an older claim is in its way.
-    in_force: bool,
+    /// The peer, while an older claim is in its way; none once it is in force and `Desired` has the peer.
+    waits: Option<Box<Peer>>,
 }
 
 /// What settling a claim has changed.
@@ -31,14 +30,25 @@ pub(super) enum Outcome {
     Lost(LeaseKey, Reject),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Contest {
+    /// Whether it is the IPv6 subnets that are contested.
+    ipv6: bool,
     claims: BTreeMap<LeaseKey, Claim>,
     /// Who waits for whom: a hint, checked when it is used.
     waiting: BTreeMap<LeaseKey, BTreeSet<LeaseKey>>,
 }
 
 impl Contest {
+    pub(super) fn new(ipv6: bool) -> Self {
+        Self { ipv6, claims: BTreeMap::new(), waiting: BTreeMap::new() }
+    }
+
+    /// The contested subnet of a lease.
+    pub(super) fn subnet_of(&self, key: LeaseKey) -> Option<Subnet> {
+        if self.ipv6 { key.v6() } else { key.v4() }
+    }
+
     pub(super) fn get_mut(&mut self, key: LeaseKey) -> Option<&mut Claim> {
         self.claims.get_mut(&key)
     }
@@ -48,13 +58,13 @@ impl Contest {
     }
 
     /// The claims that the given snapshot did not name.
-    pub(super) fn missing(&self, generation: u32) -> impl Iterator<Item = (LeaseKey, Subnet)> + '_ {
-        self.claims.iter().filter(move |(_, claim)| claim.generation != generation).map(|(key, claim)| (*key, claim.peer.subnet))
+    pub(super) fn missing(&self, generation: u32) -> impl Iterator<Item = LeaseKey> + '_ {
+        self.claims.iter().filter(move |(_, claim)| claim.generation != generation).map(|(key, _)| *key)
     }
 
     /// Says that the peer, which is in `Desired` already, is this lease's.
-    pub(super) fn vouch(&mut self, key: LeaseKey, created: Revision, peer: Peer, generation: u32) {
-        self.claims.insert(key, Claim { created, peer, generation, in_force: true });
+    pub(super) fn vouch(&mut self, key: LeaseKey, created: Revision, generation: u32) {
+        self.claims.insert(key, Claim { created, generation, waits: None });
     }
 
     /// Puts a claim in the place of the key's former one, and settles who is in force now.
@@ -67,12 +77,13 @@ impl Contest {
         desired: &mut Desired,
         touch: &mut impl FnMut(Key),
     ) -> Vec<Outcome> {
-        if let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.in_force && claim.peer == peer && claim.created == created) {
+        let as_before = |claim: &&mut Claim| claim.waits.is_none() && claim.created == created && desired.peer(peer.subnet) == Some(peer);
+        if let Some(claim) = self.claims.get_mut(&key).filter(as_before) {
             claim.generation = generation;
             return vec![Outcome::Won(key)];
         }
         let mut again = self.release(key, desired, touch);
-        self.claims.insert(key, Claim { created, peer, generation, in_force: false });
+        self.claims.insert(key, Claim { created, generation, waits: Some(Box::new(peer)) });
         again.insert((created, key));
         self.settle(again, desired, touch)
     }
@@ -86,9 +97,9 @@ impl Contest {
 
     /// Takes a claim out of force, and names those that waited for that.
     fn release(&mut self, key: LeaseKey, desired: &mut Desired, touch: &mut impl FnMut(Key)) -> BTreeSet<(Revision, LeaseKey)> {
-        let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.in_force) else { return BTreeSet::new() };
-        claim.in_force = false;
-        desired.del(claim.peer.subnet, touch);
+        let subnet = self.subnet_of(key);
+        let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.waits.is_none()) else { return BTreeSet::new() };
+        claim.waits = subnet.and_then(|subnet| desired.del(subnet, touch)).map(Box::new);
         let waiters = self.waiting.remove(&key).unwrap_or_default();
         waiters.into_iter().filter_map(|waiter| Some((self.claims.get(&waiter)?.created, waiter))).collect()
     }
@@ -97,12 +108,12 @@ impl Contest {
     fn settle(&mut self, mut again: BTreeSet<(Revision, LeaseKey)>, desired: &mut Desired, touch: &mut impl FnMut(Key)) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         while let Some((created, key)) = again.pop_first() {
-            let Some(peer) = self.claims.get(&key).filter(|claim| !claim.in_force).map(|claim| claim.peer) else { continue };
+            let Some(peer) = self.claims.get(&key).and_then(|claim| claim.waits.as_deref().copied()) else { continue };
             match self.rival(peer, desired) {
                 None => {
                     desired.put(peer, touch);
                     if let Some(claim) = self.claims.get_mut(&key) {
-                        claim.in_force = true;
+                        claim.waits = None;
                     }
                     outcomes.push(Outcome::Won(key));
                 }
@@ -134,7 +145,9 @@ impl Contest {
 
     /// Whose the subnet in force is. Asked only where claims conflict, so that no index is kept for it.
     fn owner(&self, subnet: Subnet) -> Option<(LeaseKey, Revision)> {
-        let owns = |(key, claim): (&LeaseKey, &Claim)| (claim.in_force && claim.peer.subnet == subnet).then_some((*key, claim.created));
+        let owns = |(key, claim): (&LeaseKey, &Claim)| {
+            (claim.waits.is_none() && self.subnet_of(*key) == Some(subnet)).then_some((*key, claim.created))
+        };
         match LeaseKey::new(Some(subnet), None) {
             // Keys are ordered by their IPv4 subnet first.
             Some(first) => self.claims.range(first..).take_while(|(key, _)| key.v4() == Some(subnet)).find_map(owns),

@@ -79,9 +79,10 @@ impl Peers {
     /// No peers yet, for this host.
     #[must_use]
     pub fn new(local: Local) -> Self {
+        let contest = Contest::new(!local.network.is_ipv4());
         Self {
             local,
-            contest: Contest::default(),
+            contest,
             inherited: BTreeSet::new(),
             rejected: BTreeMap::new(),
             generation: 0,
@@ -123,7 +124,8 @@ impl Peers {
 
     /// The subnets of the peers that the last snapshot did not name.
     pub fn held(&self) -> impl Iterator<Item = Subnet> + '_ {
-        let missing = self.contest.missing(self.generation).map(|(_, subnet)| subnet).chain(self.inherited.iter().copied());
+        let missing =
+            self.contest.missing(self.generation).filter_map(|key| self.contest.subnet_of(key)).chain(self.inherited.iter().copied());
         self.held_until.is_some().then_some(missing).into_iter().flatten()
     }
 
@@ -190,7 +192,7 @@ impl Peers {
         self.rejected.remove(&key);
         let outcomes = self.contest.del(key, desired, touch);
         self.note(outcomes);
-        if let Some(subnet) = self.subnet_of(key).filter(|subnet| self.inherited.remove(subnet)) {
+        if let Some(subnet) = self.contest.subnet_of(key).filter(|subnet| self.inherited.remove(subnet)) {
             desired.del(subnet, touch);
         }
     }
@@ -218,7 +220,7 @@ impl Peers {
         for subnet in &self.inherited {
             desired.del(*subnet, touch);
         }
-        let missing: Vec<_> = self.contest.missing(self.generation).map(|(key, _)| key).collect();
+        let missing: Vec<_> = self.contest.missing(self.generation).collect();
         let gone = missing.len() + self.inherited.len();
         self.inherited.clear();
         for key in missing {
@@ -233,10 +235,10 @@ impl Peers {
         let generation = self.generation;
         if let Some(claim) = self.contest.get_mut(entry.key) {
             claim.generation = generation;
-        } else if let Some(peer) = self.subnet_of(entry.key).and_then(|subnet| desired.peer(subnet))
+        } else if let Some(peer) = self.contest.subnet_of(entry.key).and_then(|subnet| desired.peer(subnet))
             && self.inherited.remove(&peer.subnet)
         {
-            self.contest.vouch(entry.key, entry.created, peer, generation);
+            self.contest.vouch(entry.key, entry.created, generation);
         }
     }
 
@@ -271,9 +273,5 @@ impl Peers {
         if self.rejected.insert(key, rejected).is_none_or(|before| before.reason != reason) {
             self.notices.push(Notice::Rejected(key, reason));
         }
-    }
-
-    fn subnet_of(&self, key: LeaseKey) -> Option<Subnet> {
-        if self.local.network.is_ipv4() { key.v4() } else { key.v6() }
     }
 }

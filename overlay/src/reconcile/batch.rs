@@ -1,6 +1,6 @@
 //! A batch: which operations come next, and what has become of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use super::standing::{Heal, kind_of};
@@ -53,7 +53,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn plan_one(&self, key: Key) -> Plan {
-        plan::plan(&self.desired, &self.observed, &BTreeSet::from([key]))
+        plan::plan(&self.desired, &self.observed, [key])
     }
 
     /// Whether a key may be acted on now. Counts a repair of what somebody else did.

@@ -175,9 +175,11 @@ impl<K: Kernel> Reconciler<K> {
         }
         if self.dump_is_due(now) {
             let started = Instant::now();
-            self.last_dump = now;
+            // Two pictures of the kernel at once would double the memory. Until the new one is there, nothing is planned.
+            self.observed = Observed::default();
             self.observed = self.kernel.dump().await?;
             self.dump_wanted = false;
+            self.last_dump = now;
             self.dumps += 1;
             self.retries.forget_the_quiet(now);
             self.compare(Cause::Kernel);
