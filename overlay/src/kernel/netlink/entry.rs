@@ -149,7 +149,8 @@ pub(super) fn route(message: &Message<'_>, device: Option<IfIndex>) -> Result<Op
             RouteNetlinkMessage::NewRoute(RouteMessage { attributes, .. }) | RouteNetlinkMessage::DelRoute(RouteMessage { attributes, .. }),
         ) => attributes,
         Ok(_) => return Ok(None),
-        Err(error) => return if leaves_by(message, &header, device) { Err(error) } else { Ok(None) },
+        // One that came in the place of another may have come in the place of ours.
+        Err(error) => return if replaced || leaves_by(message, &header, device) { Err(error) } else { Ok(None) },
     };
     let unicast = header.kind == RouteType::Unicast;
     let (mut prefix, mut metric, mut out, mut gateway, mut plain) = (any, 0, None, None, unicast && header.source_prefix_length == 0);
