@@ -77,6 +77,8 @@ fn what_has_no_business_on_the_device_goes() -> Result<()> {
         "ip route add 10.5.202.0/25 dev flannel.1 metric 7",
         "ip neigh add 10.5.230.0 lladdr 02:ee:00:00:00:02 dev flannel.1 nud permanent",
         "bridge fdb add 02:ee:00:00:00:02 dev flannel.1 dst 192.168.77.66 self permanent",
+        // Where frames to an unknown MAC are flooded to.
+        "bridge fdb append 00:00:00:00:00:00 dev flannel.1 dst 192.168.77.66 self permanent",
         "ip address add 10.5.230.1/24 dev flannel.1",
     ] {
         member.host.run(&stray.split(' ').collect::<Vec<_>>())?;

@@ -92,7 +92,7 @@ pub(super) fn neighbour(message: &Message<'_>, device: IfIndex, ipv6: bool) -> R
     let permanent = is(header.state, NeighbourState::Permanent);
     if fdb {
         let Some((mac, dst)) = mac.zip(address) else { return Ok(None) };
-        let ours = header.flags.contains(NeighbourFlags::Own) && mac.is_station();
+        let ours = header.flags.contains(NeighbourFlags::Own);
         let there = there && (permanent || is(header.state, NeighbourState::Noarp));
         let to = there.then_some(FdbTo { dst, plain: permanent && bare && header.flags == NeighbourFlags::Own });
         Ok(ours.then_some(Neighbour::Fdb(mac, to)))
