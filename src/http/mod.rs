@@ -1,7 +1,7 @@
 //! Health and metrics over HTTP: `/healthz` (the process lives), `/readyz` (it does its work), `/metrics`.
 //!
 //! Readiness is given from outside; nothing is decided here. A client cannot harm the agent: connections are few and
-//! short-lived ([`limit`]).
+//! short-lived (`limit`).
 
 mod limit;
 

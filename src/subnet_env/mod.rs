@@ -1,6 +1,6 @@
 //! The subnet file: what CNI and Docker read to know this host's subnet.
 //!
-//! Written byte for byte as flanneld writes it ([`SubnetEnv::render`]), atomically ([`put`]), and kept in place against
+//! Written byte for byte as flanneld writes it ([`SubnetEnv::render`]), atomically ([`put()`]), and kept in place against
 //! whoever removes or edits it ([`SubnetFile`]). Read back at the start for the subnet that this host had
 //! ([`Remembered`]); what cannot be read there is a warning, never a failure.
 

@@ -1,6 +1,6 @@
 //! Which interface, and which of its addresses, carries the tunnel.
 //!
-//! [`choose`] is pure over a snapshot of the machine's [`Interfaces`]; [`Interfaces::read`] takes one, [`find`] does both. The rules are flanneld's: the
+//! [`choose()`] is pure over a snapshot of the machine's [`Interfaces`]; [`Interfaces::read`] takes one, [`find`] does both. The rules are flanneld's: the
 //! named interfaces in order, then the patterns, then the one that leads to a given address; with none of these
 //! the owner of the public address, else the one that the default route leaves by.
 
