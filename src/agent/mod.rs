@@ -55,6 +55,11 @@ async fn agent(options: Options) -> anyhow::Result<()> {
     if !options.without_effect.is_empty() {
         tracing::warn!(flags = options.without_effect.join(", "), "flags without effect in this release");
     }
+    if options.ip_masq {
+        tracing::warn!(
+            "--ip-masq: this release does not masquerade itself; FLANNEL_IPMASQ=true is written as asked, and rules that flanneld left stay in force"
+        );
+    }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = store_of(&options.etcd)?;
     let metrics = Arc::new(Metrics::new());
