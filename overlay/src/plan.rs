@@ -4,7 +4,6 @@
 //! same with ten peers or fifty thousand. Puts come first, in the order of [`Key`]: device, FDB, neighbour, route. Then
 //! deletes, the other way round.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -60,7 +59,7 @@ impl Plan {
 pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item = Key>) -> Plan {
     let mut plan = Plan::default();
     let Some(spec) = desired.vtep() else { return plan };
-    let mut observed = Cow::Borrowed(observed);
+    let mut lost = Lost::default();
     let mut carried = observed.device.as_ref().is_some_and(|device| matches!(device.kind, Kind::Vxlan(_)));
     for key in keys {
         match key {
@@ -69,9 +68,9 @@ pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item
                     plan.puts.push(Op::EnableForwarding { ipv6: !spec.network.is_ipv4() });
                 }
             }
-            Key::Device => match plan_device(spec, &observed) {
+            Key::Device => match plan_device(spec, observed) {
                 Ok(ops) => {
-                    forget_what_is_lost(&ops, &mut observed);
+                    lost = Lost::by(&ops, observed);
                     carried = true;
                     plan.puts.extend(ops);
                 }
@@ -80,15 +79,15 @@ pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item
             // Without a VTEP there is nothing to hang entries on.
             Key::Fdb(_) | Key::Neighbour(_) | Key::Route(_) if !carried => {}
             Key::Fdb(mac) => {
-                let (want, have) = (desired.fdb(mac), observed.fdb.get(&mac).copied());
+                let (want, have) = (desired.fdb(mac), observed.fdb.get(&mac).copied().filter(|_| !lost.all));
                 entry(&mut plan, want, have, |to, _| Ok(Op::PutFdb { mac, dst: to.dst }), Op::DelFdb { mac });
             }
             Key::Neighbour(address) => {
-                let (want, have) = (desired.neighbour(address), observed.neighbours.get(&address).copied());
+                let (want, have) = (desired.neighbour(address), observed.neighbours.get(&address).copied().filter(|_| !lost.neighbours));
                 entry(&mut plan, want, have, |mac, _| Ok(Op::PutNeighbour { address, mac }), Op::DelNeighbour { address });
             }
             Key::Route(key) => {
-                let (want, have) = (desired.route(key), observed.routes.get(&key).copied());
+                let (want, have) = (desired.route(key), observed.routes.get(&key).copied().filter(|_| !lost.all));
                 let put = |to: RouteTo, replace| {
                     if observed.foreign.contains_key(&key) {
                         Err(Blocked::ForeignRoute(key))
@@ -232,20 +231,19 @@ fn can_be_made_right(spec: &VtepSpec, vxlan: &Vxlan) -> bool {
     vni == spec.vni && port == spec.port && gbp == spec.gbp && !external && same_family
 }
 
-/// What the kernel will have thrown away once these operations are through.
-fn forget_what_is_lost(ops: &[Op], observed: &mut Cow<'_, Observed>) {
-    let was_up = observed.device.as_ref().is_some_and(|device| device.up);
-    for op in ops {
-        match op {
-            Op::CreateDevice(_) => {
-                let Observed { forwarding: _, device: _, addresses: _, neighbours, fdb, routes, foreign: _ } = observed.to_mut();
-                neighbours.clear();
-                fdb.clear();
-                routes.clear();
-            }
-            Op::SetMac(_) if was_up => observed.to_mut().neighbours.clear(),
-            _ => {}
-        }
+/// What the kernel will have thrown away once the device operations are through.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lost {
+    neighbours: bool,
+    all: bool,
+}
+
+impl Lost {
+    fn by(ops: &[Op], observed: &Observed) -> Self {
+        let was_up = observed.device.as_ref().is_some_and(|device| device.up);
+        let all = ops.iter().any(|op| matches!(op, Op::CreateDevice(_)));
+        let flushed = was_up && ops.iter().any(|op| matches!(op, Op::SetMac(_)));
+        Self { neighbours: all || flushed, all }
     }
 }
 

@@ -111,7 +111,8 @@ pub fn judge(local: &Local, entry: &Entry) -> Verdict {
     };
     match record.backend {
         BackendType::Vxlan => {}
-        BackendType::HostGw | BackendType::Alloc | BackendType::Other(_) => return Verdict::None(Some(record.backend.clone())),
+        BackendType::Alloc => return Verdict::Reject(Reject::Missing("BackendType")),
+        BackendType::HostGw | BackendType::Other(_) => return Verdict::None(Some(record.backend.clone())),
     }
     let (vtep, address) = if local.network.is_ipv4() {
         (record.vtep, record.public_ip.map(IpAddr::from).ok_or(Reject::Missing("PublicIP")))

@@ -31,6 +31,9 @@ pub const MASS_FLOOR: usize = 3;
 /// again after the store was lost, short enough to be waited for.
 pub const MASS_HOLD: Duration = Duration::from_secs(300);
 
+/// So many keys that name no subnet are told apart: more are a mistake of another kind.
+pub const STRAYS_KNOWN: usize = 1_000;
+
 /// Something that a person may want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -61,11 +64,21 @@ pub struct Peers {
     /// Peers of the kernel's that no lease has vouched for yet.
     inherited: BTreeSet<Subnet>,
     rejected: BTreeMap<LeaseKey, Rejected>,
+    /// Leases of hosts that do not use VXLAN.
+    others: BTreeMap<LeaseKey, BackendType>,
     generation: u32,
     complete: bool,
+    /// While a snapshot comes in: how many peers there were when it began, and the stray keys known until then.
+    incoming: Option<Incoming>,
     held_until: Option<Instant>,
-    strays: u64,
+    strays: BTreeSet<String>,
     notices: Vec<Notice>,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    peers_before: usize,
+    strays_before: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -85,10 +98,12 @@ impl Peers {
             contest,
             inherited: BTreeSet::new(),
             rejected: BTreeMap::new(),
+            others: BTreeMap::new(),
             generation: 0,
             complete: false,
+            incoming: None,
             held_until: None,
-            strays: 0,
+            strays: BTreeSet::new(),
             notices: Vec::new(),
         }
     }
@@ -110,10 +125,10 @@ impl Peers {
         self.rejected.iter().map(|(key, rejected)| (*key, &rejected.reason))
     }
 
-    /// How many keys that name no subnet have been put.
+    /// How many keys there are that name no subnet, as far as the last snapshot and what came after it say; at most [`STRAYS_KNOWN`].
     #[must_use]
-    pub fn strays(&self) -> u64 {
-        self.strays
+    pub fn strays(&self) -> usize {
+        self.strays.len()
     }
 
     /// Until when peers are held that the last snapshot did not name.
@@ -148,20 +163,18 @@ impl Peers {
     /// Takes in one event of the store's watch.
     pub fn fold(&mut self, event: &Event, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
         match event {
-            Event::Init => self.generation = self.generation.wrapping_add(1),
+            Event::Init => self.begin(),
             Event::InitApply(entry) | Event::Apply(entry) => self.apply(entry, desired, touch),
             Event::InitDone(_) => self.done(desired, now, touch),
             Event::Delete(key) => self.del(*key, desired, touch),
-            Event::Stray(key) => {
-                self.strays += 1;
-                self.notices.push(Notice::Stray(key.clone()));
-            }
+            Event::Stray(key) => self.stray(key),
         }
     }
 
     /// Ends a hold whose time has come.
     pub fn tick(&mut self, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
-        if self.held_until.is_some_and(|until| until <= now) {
+        // Half a snapshot is no ground to take anything away: its end is awaited.
+        if self.incoming.is_none() && self.held_until.is_some_and(|until| until <= now) {
             let gone = self.sweep(desired, touch);
             self.notices.push(Notice::HoldOver(gone));
         }
@@ -180,16 +193,21 @@ impl Peers {
                 self.reject(key, reason);
             }
             Verdict::None(backend) => {
-                if let Some(backend) = backend {
-                    self.notices.push(Notice::OtherBackend(key, backend));
-                }
+                let before = self.others.remove(&key);
                 self.del(key, desired, touch);
+                if let Some(backend) = backend {
+                    if before.as_ref() != Some(&backend) {
+                        self.notices.push(Notice::OtherBackend(key, backend.clone()));
+                    }
+                    self.others.insert(key, backend);
+                }
             }
         }
     }
 
     fn del(&mut self, key: LeaseKey, desired: &mut Desired, touch: &mut impl FnMut(Key)) {
         self.rejected.remove(&key);
+        self.others.remove(&key);
         let outcomes = self.contest.del(key, desired, touch);
         self.note(outcomes);
         if let Some(subnet) = self.contest.subnet_of(key).filter(|subnet| self.inherited.remove(subnet)) {
@@ -197,13 +215,30 @@ impl Peers {
         }
     }
 
-    /// A snapshot is complete: what it did not name is gone, unless that is most of what there was.
+    fn begin(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        let peers_before = self.contest.len() + self.inherited.len();
+        match &mut self.incoming {
+            // One that broke off and begins again.
+            Some(incoming) => incoming.strays_before.append(&mut self.strays),
+            None => self.incoming = Some(Incoming { peers_before, strays_before: std::mem::take(&mut self.strays) }),
+        }
+    }
+
+    fn stray(&mut self, key: &str) {
+        let known = self.incoming.as_ref().is_some_and(|incoming| incoming.strays_before.contains(key));
+        if self.strays.len() < STRAYS_KNOWN && self.strays.insert(key.to_owned()) && !known {
+            self.notices.push(Notice::Stray(key.to_owned()));
+        }
+    }
+
+    /// A snapshot is complete: what it did not name is gone, unless that is most of what there was before it.
     fn done(&mut self, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
         self.complete = true;
         let generation = self.generation;
         self.rejected.retain(|_, rejected| rejected.generation == generation);
         let missing = self.contest.missing(generation).count() + self.inherited.len();
-        let of = self.contest.len() + self.inherited.len();
+        let of = self.incoming.take().map_or(0, |incoming| incoming.peers_before);
         if missing >= MASS_FLOOR && missing * 2 > of {
             let until = *self.held_until.get_or_insert(now + MASS_HOLD);
             if until > now {

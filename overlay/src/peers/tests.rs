@@ -84,6 +84,7 @@ fn every_bad_record_is_rejected_by_name_and_hurts_no_other_peer() {
         (unreadable, "not a lease record"),
         (with(host(3), |record| record.vtep = None), "lacks BackendData"),
         (with(host(3), |record| record.public_ip = None), "lacks PublicIP"),
+        (with(host(3), |record| record.backend = BackendType::Alloc), "lacks BackendType"),
         (with(host(3), |record| record.vtep.as_mut().unwrap().vni = Vni::new(2).unwrap()), "VNI 2 is not ours, 1"),
         (with(host(3), mac([1, 0, 0x5e, 0, 0, 1])), "no station's address"),
         (with(host(3), mac([0; 6])), "no station's address"),
@@ -204,6 +205,34 @@ fn a_hold_ends_with_its_time() {
     assert_eq!(set.desired.len(), 10, "a second such snapshot does not end the hold, nor make it longer");
     set.peers.tick(&mut set.desired, late, &mut |_| ());
     assert_eq!((set.desired.len(), set.peers.held_until()), (0, None));
+}
+
+#[test]
+fn a_hold_does_not_end_on_the_word_of_half_a_snapshot() {
+    let mut set = Set::new();
+    set.snapshot((2..=11).map(host)).snapshot([]);
+    set.fold([Event::Init, Event::InitApply(host(2))]);
+    set.peers.tick(&mut set.desired, set.now + MASS_HOLD, &mut |_| ());
+    assert_eq!(set.desired.len(), 10, "the rest may be on its way");
+    set.fold((3..=11).map(|n| Event::InitApply(host(n)))).fold([Event::InitDone(Revision(10))]);
+    assert_eq!((set.desired.len(), set.peers.held_until()), (10, None));
+}
+
+#[test]
+fn a_snapshot_of_another_cluster_does_not_pass_for_a_few_that_left() {
+    let mut set = Set::new();
+    set.snapshot((2..=11).map(host)).snapshot((100..=130).map(host));
+    assert_eq!(set.peers.held().count(), 10, "however many others it names");
+}
+
+#[test]
+fn a_stray_key_is_told_of_once_and_counted_while_it_is_there() {
+    let mut set = Set::new();
+    let snapshot = [Event::Init, Event::Stray("x".to_owned()), Event::InitDone(Revision(1))];
+    set.fold(snapshot.clone()).fold(snapshot).fold([Event::Stray("x".to_owned())]);
+    assert_eq!((set.peers.strays(), set.peers.take_notices().len()), (1, 1));
+    set.fold([Event::Init, Event::InitDone(Revision(2))]);
+    assert_eq!(set.peers.strays(), 0);
 }
 
 #[test]
