@@ -165,7 +165,7 @@ impl Metrics {
     }
 
     /// How many keys name no subnet.
-    pub fn set_stray(&self, count: u64) {
+    pub fn set_stray(&self, count: usize) {
         self.stray.set(whole(count));
     }
 

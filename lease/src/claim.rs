@@ -117,7 +117,8 @@ fn holder(entry: &Entry) -> String {
     match &entry.record {
         Ok(LeaseRecord { public_ip: Some(address), .. }) => format!(" ({address})"),
         Ok(LeaseRecord { public_ipv6: Some(address), .. }) => format!(" ({address})"),
-        Ok(_) | Err(_) => String::new(),
+        Ok(_) => String::new(),
+        Err(error) => format!(", or its record was damaged ({error}): correct it, or delete the key"),
     }
 }
 

@@ -93,6 +93,13 @@ impl<S: LeaseStore> Keeper<S> {
         (Self { store, claim, margin, rng, backoff, key: None, last: None, state, events }, states, sender)
     }
 
+    /// Goes on with a lease that this process has held before: it is that one or none.
+    #[must_use]
+    pub fn resuming(mut self, entry: &Entry) -> Self {
+        (self.key, self.last) = (Some(entry.key), entry.record.as_ref().ok().cloned());
+        self
+    }
+
     /// Keeps the lease until cancelled. The lease stays in the store: a restart finds it.
     pub async fn run(&mut self, stop: &CancellationToken) {
         tokio::select! {
@@ -187,7 +194,7 @@ impl<S: LeaseStore> Keeper<S> {
             let wake = due.map_or(check, |due| due.min(check));
             tokio::select! {
                 event = next(&mut self.events) => match event {
-                    Event::Apply(entry) | Event::InitApply(entry) if entry.key == held.entry.key && entry.modified > held.entry.modified => {
+                    Event::Apply(entry) | Event::InitApply(entry) if entry.key == held.entry.key && entry.modified != held.entry.modified => {
                         return "it was written by another";
                     }
                     Event::Delete(key) if key == held.entry.key => return "it was deleted",

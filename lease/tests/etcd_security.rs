@@ -105,8 +105,11 @@ fn options_that_cannot_be_meant_are_refused_by_name() {
     assert!(refused(identity(&authority.file("none.pem"), &key)).contains("none.pem: No such file"));
     let half = refused(EtcdOptions { cert_file: Some(cert.clone()), ..base() });
     assert_eq!(half, "the etcd client certificate file is given without the key file: both are needed");
-    let plain = refused(EtcdOptions { endpoints: vec!["http://127.0.0.1:2379".to_owned()], ca_file: Some(ca), ..base() });
-    assert!(plain.starts_with("etcd endpoint \"http://127.0.0.1:2379\" is not encrypted, but TLS files are given"), "{plain}");
+    let endpoints = |list: &[&str]| list.iter().map(|endpoint| (*endpoint).to_owned()).collect();
+    let plain = EtcdOptions { endpoints: endpoints(&["http://127.0.0.1:2379"]), ca_file: Some(ca.clone()), ..base() };
+    assert!(EtcdStore::new(plain).is_ok(), "flanneld takes TLS files that are of no use");
+    let mixed = refused(EtcdOptions { endpoints: endpoints(&["https://a:1", "http://b:1"]), ca_file: Some(ca), ..base() });
+    assert!(mixed.starts_with("etcd endpoint \"http://b:1\" is not encrypted, but others are"), "{mixed}");
     for endpoint in ["ftp://x:1", "http://", "http://a b:1", "http://u@h:1", "http://h:1/path"] {
         assert!(
             refused(EtcdOptions { endpoints: vec![endpoint.to_owned()], ..base() }).starts_with(&format!("etcd endpoint {endpoint:?} "))

@@ -20,6 +20,8 @@ pub(crate) struct Facts {
     /// The subnets, while the lease is being claimed again too.
     pub(crate) key: Option<LeaseKey>,
     pub(crate) dataplane: Option<Arc<Dataplane>>,
+    /// Whether the data plane's thread does not answer.
+    pub(crate) stuck: bool,
     /// Why the subnet file does not say what it should.
     pub(crate) subnet_file: Option<String>,
     pub(crate) warnings: Vec<String>,

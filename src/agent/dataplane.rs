@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lease::Event;
+use lease::{Event, Rng};
 use overlay::{Counts, Kernel, KernelError, Local, Netlink, Reconciler, Scope, State, Step, Totals, VtepSpec};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,9 @@ const AUDIT_BUDGET: u32 = 10_000;
 /// empty kernel, says nothing of it.
 const AUDIT_A_PEER: Duration = Duration::from_micros(4);
 
+/// How long the thread may take for an answer: its longest batch, a dump of 50 000 peers, and room.
+const ANSWER: Duration = Duration::from_secs(4);
+
 /// The kernel does not answer, or refuses everything: how long until it is tried again.
 const KERNEL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,8 +49,14 @@ pub(crate) struct Standing {
     pub(crate) peers: usize,
 }
 
-/// Somebody asks for the whole view.
-type Ask = oneshot::Sender<Box<View>>;
+/// What can be asked of the thread.
+#[derive(Debug)]
+enum Ask {
+    /// Everything there is to say.
+    View(oneshot::Sender<Box<View>>),
+    /// Whether it lives.
+    Ping(oneshot::Sender<()>),
+}
 
 /// A handle on the running thread.
 #[derive(Debug)]
@@ -88,19 +97,33 @@ impl Dataplane {
         Ok(Self { stop, asks, leases, standing, underlay })
     }
 
-    /// All that there is to say of it. None when it has ended.
+    /// All that there is to say of it. None when it has ended or does not answer in time.
     pub(crate) async fn view(&self) -> Option<Box<View>> {
         let (answer, view) = oneshot::channel();
-        self.asks.send(answer).await.ok()?;
-        view.await.ok()
+        let asked = async {
+            self.asks.send(Ask::View(answer)).await.ok()?;
+            view.await.ok()
+        };
+        tokio::time::timeout(ANSWER, asked).await.ok().flatten()
     }
 
-    /// Ends the thread, and returns when it writes nothing any more.
+    /// Returns when the thread has answered, or ended: that is told otherwise.
+    pub(crate) async fn ping(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.asks.send(Ask::Ping(answer)).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+
+    /// Ends the thread, and returns when it writes nothing any more, or hangs: then it cannot write either.
     pub(crate) async fn stop(self: Arc<Self>) {
         let mut standing = self.standing.clone();
         // Whoever else holds a handle is about to let it go.
         self.stop.cancel();
-        while standing.changed().await.is_ok() {}
+        let ended = async { while standing.changed().await.is_ok() {} };
+        if tokio::time::timeout(ANSWER, ended).await.is_err() {
+            tracing::error!(waited = ?ANSWER, "data plane does not end: it hangs in the kernel");
+        }
     }
 }
 
@@ -136,8 +159,9 @@ impl Task {
                 Err(error) => {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
-                    // Whoever asks is answered without a view: there is none of a kernel that cannot be read.
-                    while self.asked.try_recv().is_ok() {}
+                    while let Ok(ask) = self.asked.try_recv() {
+                        answer::<Netlink>(ask, None);
+                    }
                 }
             }
         }
@@ -145,7 +169,7 @@ impl Task {
 
     async fn work<K: Kernel>(mut self, mut reconciler: Reconciler<K>) {
         let mut said = None;
-        let mut audited = Instant::now();
+        let (mut audited, seed) = (Instant::now(), Rng::from_entropy().bits());
         while !self.stop.is_cancelled() {
             match reconciler.step(Instant::now()).await {
                 Ok(step) => {
@@ -170,11 +194,11 @@ impl Task {
                     reconciler.audit();
                     // Trouble is when people ask, and what is due already would go first half of the time.
                     while let Ok(ask) = self.asked.try_recv() {
-                        drop(ask.send(Box::new(view::of(&reconciler))));
+                        answer(ask, Some(&reconciler));
                     }
                 }
             }
-            let audit = audited + audit_pause(&reconciler);
+            let audit = audited + audit_pause(&reconciler, seed);
             let due = reconciler.next_due().map_or(audit, |due| due.min(audit));
             tokio::select! {
                 events = self.events.recv() => match events {
@@ -187,8 +211,7 @@ impl Task {
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     reconciler.audit();
                 },
-                // The asker may have gone away meanwhile.
-                Some(ask) = self.asked.recv() => drop(ask.send(Box::new(view::of(&reconciler)))),
+                Some(ask) = self.asked.recv() => answer(ask, Some(&reconciler)),
                 () = tokio::time::sleep_until(due.into()) => {
                     if audit <= Instant::now() {
                         reconciler.audit();
@@ -268,10 +291,19 @@ impl Task {
     }
 }
 
+/// Answers an asker, who may have gone away meanwhile. There is no view while the kernel cannot be read at all.
+fn answer<K: Kernel>(ask: Ask, reconciler: Option<&Reconciler<K>>) {
+    match (ask, reconciler) {
+        (Ask::Ping(asker), _) => drop(asker.send(())),
+        (Ask::View(asker), Some(reconciler)) => drop(asker.send(Box::new(view::of(reconciler)))),
+        (Ask::View(_), None) => {}
+    }
+}
+
 /// Until the next audit: a minute or so, more where one is dear. The odd part keeps hosts from doing it all at once.
-fn audit_pause<K: Kernel>(reconciler: &Reconciler<K>) -> Duration {
+fn audit_pause<K: Kernel>(reconciler: &Reconciler<K>, seed: u64) -> Duration {
     let (dumps, _, cost) = reconciler.dumps();
     let peers = u32::try_from(reconciler.desired().len()).unwrap_or(u32::MAX);
-    let odd = Duration::from_millis((u64::from(std::process::id()) * 7919 + dumps * 104_729) % 10_000);
+    let odd = Duration::from_millis((seed ^ (dumps * 104_729)) % 10_000);
     AUDIT.max(cost.max(AUDIT_A_PEER.saturating_mul(peers)).saturating_mul(AUDIT_BUDGET)) + odd
 }

@@ -37,6 +37,9 @@ pub(crate) use place::{claim_for, find as find_place};
 pub(crate) use session::wanted;
 pub(crate) use sources::{store_of, usable};
 
+/// How often the data plane is asked whether it lives.
+const PULSE: Duration = Duration::from_secs(10);
+
 /// Between a session that ended in an error and the next.
 const SESSION_PAUSE: Duration = Duration::from_secs(1);
 
@@ -73,7 +76,7 @@ async fn agent(options: Options) -> anyhow::Result<()> {
     tasks.spawn(status::Server::bind(&options.subnet_file)?.serve(ask));
     tasks.spawn(reporter::answer(asked, board.clone(), options.etcd.clone(), store.health(), say_ready.subscribe()));
     tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready));
-    tasks.spawn(watchdog());
+    tasks.spawn(pulse(board.clone()));
     let config = sources::follow_config(store.clone(), &mut tasks);
     let stopped = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -93,8 +96,9 @@ async fn sessions(
     board: &Board,
     mut config: sources::ConfigFeed,
 ) -> std::convert::Infallible {
+    let mut memory = session::Memory::default();
     loop {
-        match session::run(options, store, metrics, board, &mut config).await {
+        match session::run(options, store, metrics, board, &mut config, &mut memory).await {
             Ok(why) => tracing::info!(why, "beginning again from the kernel as it is"),
             Err(error) => {
                 board.blocked(format!("{error:#}"));
@@ -105,10 +109,26 @@ async fn sessions(
     }
 }
 
-async fn watchdog() {
-    let Some(period) = systemd::watchdog_period() else { return };
+/// Feels the data plane's pulse, and tells systemd's watchdog only while there is one: what hangs is not to look alive.
+async fn pulse(board: Board) {
+    let period = systemd::watchdog_period().map_or(PULSE, |period| period.min(PULSE));
+    let mut still = false;
     loop {
-        systemd::alive();
+        let dataplane = board.look().borrow().dataplane.clone();
+        let alive = match dataplane {
+            Some(dataplane) => tokio::time::timeout(period, dataplane.ping()).await.is_ok(),
+            None => true,
+        };
+        if alive {
+            systemd::alive();
+        }
+        if alive == still {
+            still = !alive;
+            board.change(|facts| facts.stuck = still);
+            if still {
+                tracing::error!(waited = ?period, "data plane does not answer: it hangs in the kernel");
+            }
+        }
         tokio::time::sleep(period).await;
     }
 }

@@ -88,6 +88,9 @@ async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
 }
 
 fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standing>) -> Readiness {
+    if facts.stuck {
+        return Readiness::NotReady("the data plane does not answer".to_owned());
+    }
     let reason = match (facts.blocked.as_ref(), lease, standing) {
         (Some(reason), ..) => reason.clone(),
         (None, Some(LeaseState::Claiming { reason }), _) if reason.is_empty() => "claiming a lease".to_owned(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lease::keeper::{Keeper, LeaseState};
 use lease::store::etcd::EtcdStore;
-use lease::{Entry, Event, LeaseKey, LeaseStore, NetworkConfig, Rng, VxlanConfig};
+use lease::{Entry, Event, LeaseKey, LeaseStore, MacAddr, NetworkConfig, Owner, Rng, VxlanConfig};
 use overlay::underlay::Underlay;
 use overlay::{Local, Scope, VtepSpec};
 use tokio::sync::{mpsc, watch};
@@ -30,8 +30,21 @@ const UNDERLAY_PAUSE: Duration = Duration::from_secs(1);
 /// After a change of the underlay: until a burst of them (address away, address back) is over.
 const UNDERLAY_SETTLE: Duration = Duration::from_millis(50);
 
+/// Why a session ends.
+const UNDERLAY_CHANGED: &str = "the underlay has changed";
+const CONFIG_CHANGED: &str = "the network configuration has changed";
+
 /// Portions of leases between the store and the dispatcher.
 const PORTIONS_AHEAD: usize = 2;
+
+/// What the sessions of one process have in common.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Who we are: decided once, so that an underlay with another network card does not make us another host.
+    owner: Option<Owner>,
+    /// The lease that we have held: from then on it is that one or none, since containers have their addresses from it.
+    held: Option<Entry>,
+}
 
 /// Runs until the underlay or the configuration changes in a way that asks for another session: says which.
 ///
@@ -43,9 +56,11 @@ pub(super) async fn run(
     metrics: &Arc<Metrics>,
     board: &Board,
     feed: &mut ConfigFeed,
+    memory: &mut Memory,
 ) -> anyhow::Result<&'static str> {
     let config_key = format!("{}/config", options.etcd.prefix.as_str());
-    let place = underlay(options, board).await;
+    let mut place = underlay(options, board).await;
+    place.owner = *memory.owner.get_or_insert(place.owner);
     board.change(|facts| {
         facts.underlay = Some(shown(&place));
         facts.owner = Some(place.owner);
@@ -63,6 +78,15 @@ pub(super) async fn run(
     };
     let (config, vxlan) = next_usable(feed, &config_key, refused).await.context("the configuration is no longer followed")?;
     let pool = config.v4.context("the configuration has no IPv4 network")?;
+    // Before a lease is taken: where no VTEP can be made, none is needed.
+    if let Err(error) = overlay::vtep_spec(&vxlan, &pool, pool.min, place.underlay.address, place.underlay.mtu, MacAddr::new([0; 6])) {
+        tracing::error!(%error, "no VTEP can be made: waiting for another network configuration or underlay");
+        board.blocked(error.to_string());
+        return tokio::select! {
+            why = other_config(feed, &config_key, &config) => why,
+            why = other_underlay(options, &place) => Ok(why),
+        };
+    }
 
     let mut tasks = JoinSet::new();
     let remembered = Remembered::read(&options.subnet_file);
@@ -71,12 +95,25 @@ pub(super) async fn run(
     }
     let claim = place::claim_for(&place, &config, vxlan, remembered.key()).await?;
     let (mut keeper, mut lease, tell) = Keeper::new(store.clone(), claim, options.renew_margin, Rng::from_entropy());
+    if let Some(entry) = &memory.held {
+        keeper = keeper.resuming(entry);
+    }
     tasks.spawn(async move { keeper.run(&CancellationToken::new()).await });
     board.change(|facts| {
         facts.blocked = None;
         facts.lease = Some(lease.clone());
     });
-    let entry = held(&mut lease).await.context("the lease is no longer kept")?;
+    let clear = Clear(board);
+    let entry = match memory.held.take() {
+        // Whether it is still ours is the keeper's business; the data plane does not wait for it.
+        Some(entry) => entry,
+        None => tokio::select! {
+            entry = held(&mut lease) => entry.context("the lease is no longer kept")?,
+            why = other_config(feed, &config_key, &config) => return why,
+            why = other_underlay(options, &place) => return Ok(why),
+        },
+    };
+    memory.held = Some(entry.clone());
     let (spec, local) = wanted(&place, &config, vxlan, &entry)?;
     let subnet = local.subnet;
     let content = SubnetEnv::of_ipv4(pool.network, subnet, spec.mtu, options.ip_masq).render();
@@ -88,7 +125,6 @@ pub(super) async fn run(
         facts.key = Some(entry.key);
         facts.dataplane = Some(Arc::clone(&dataplane));
     });
-    let clear = Clear(board);
     tasks.spawn(dispatch(store.clone(), Arc::clone(&dataplane), entry.key, tell));
     tasks.spawn(keep_subnet_file(options.subnet_file.clone(), content, board.clone(), Arc::clone(metrics)));
     let mut running = dataplane.standing.clone();
@@ -111,7 +147,7 @@ struct Clear<'a>(&'a Board);
 impl Drop for Clear<'_> {
     fn drop(&mut self) {
         self.0.change(|facts| {
-            let Facts { blocked: _, underlay: _, owner: _, lease, key: _, dataplane, subnet_file, warnings: _ } = facts;
+            let Facts { blocked: _, underlay: _, owner: _, lease, key: _, dataplane, stuck: _, subnet_file, warnings: _ } = facts;
             *lease = None;
             *dataplane = None;
             *subnet_file = None;
@@ -255,18 +291,12 @@ async fn keep_subnet_file(path: std::path::PathBuf, content: String, board: Boar
 
 /// Ends when the underlay is not what it was any more.
 async fn underlay_change(options: &Options, place: &Place, dataplane: &Dataplane) -> &'static str {
+    // What changes from now on is told; what changed before has to be looked at.
+    let _ = dataplane.standing.clone().wait_for(Option::is_some).await;
     let mut missing = None;
     loop {
-        let told = dataplane.underlay.notified();
-        if missing.is_some() {
-            // An interface that comes back is another one to the kernel, of which nobody tells us: we have to look.
-            let _ = tokio::time::timeout(UNDERLAY_PAUSE, told).await;
-        } else {
-            told.await;
-        }
-        tokio::time::sleep(UNDERLAY_SETTLE).await;
         match place::find(&options.interface).await {
-            Ok(now) if now.underlay != place.underlay => return "the underlay has changed",
+            Ok(now) if now.underlay != place.underlay => return UNDERLAY_CHANGED,
             Ok(_) => missing = None,
             // Down, or without address for now: what is in the kernel serves as well as anything.
             Err(error) => {
@@ -276,6 +306,37 @@ async fn underlay_change(options: &Options, place: &Place, dataplane: &Dataplane
                 }
                 missing = Some(error);
             }
+        }
+        let told = dataplane.underlay.notified();
+        if missing.is_some() {
+            // An interface that comes back is another one to the kernel, of which nobody tells us: we have to look.
+            let _ = tokio::time::timeout(UNDERLAY_PAUSE, told).await;
+        } else {
+            told.await;
+        }
+        tokio::time::sleep(UNDERLAY_SETTLE).await;
+    }
+}
+
+/// Ends when the underlay is another than the one that a lease is being claimed for. No data plane is there yet to tell.
+async fn other_underlay(options: &Options, place: &Place) -> &'static str {
+    loop {
+        tokio::time::sleep(UNDERLAY_PAUSE).await;
+        if place::find(&options.interface).await.is_ok_and(|now| now.underlay != place.underlay) {
+            return UNDERLAY_CHANGED;
+        }
+    }
+}
+
+/// Ends when the configuration is another than the one that a lease is being claimed for.
+async fn other_config(feed: &mut ConfigFeed, key: &str, claimed_for: &NetworkConfig) -> anyhow::Result<&'static str> {
+    loop {
+        feed.changed().await.context("the configuration is no longer followed")?;
+        let text = feed.borrow_and_update().clone().flatten();
+        if !usable(text.as_deref(), key).is_ok_and(|(config, _)| config == *claimed_for) {
+            // The next session looks at it as if for the first time.
+            feed.mark_changed();
+            return Ok(CONFIG_CHANGED);
         }
     }
 }
@@ -287,7 +348,7 @@ async fn config_change(feed: &mut ConfigFeed, key: &str, running: &NetworkConfig
         let text = feed.borrow_and_update().clone().flatten();
         match usable(text.as_deref(), key) {
             Ok((config, _)) if config == *running => {}
-            Ok((config, _)) if may_follow(running, &config, own) => return Ok("the network configuration has changed"),
+            Ok((config, _)) if may_follow(running, &config, own) => return Ok(CONFIG_CHANGED),
             Ok(_) => {
                 tracing::error!("network configuration changed in what containers depend on: it takes effect at the agent's next start")
             }

@@ -55,7 +55,7 @@ pub(crate) fn of<K: Kernel>(reconciler: &Reconciler<K>) -> View {
         data_plane: data_plane(reconciler),
         peers: peers(reconciler),
         rejected: rejected.map(|(key, reason)| Rejected { key: key.to_string(), reason: reason.to_string() }).collect(),
-        strays: reconciler.peers().strays(),
+        strays: count(reconciler.peers().strays()),
         heals,
         fights: fights(reconciler),
         held,

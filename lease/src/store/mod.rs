@@ -7,6 +7,7 @@
 pub mod contract;
 mod entry;
 pub mod etcd;
+#[cfg(any(test, feature = "contract"))]
 pub mod memory;
 
 use std::future::Future;

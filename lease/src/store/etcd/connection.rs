@@ -96,7 +96,7 @@ impl Connection {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            attempts_left -= 1;
+            attempts_left = attempts_left.saturating_sub(1);
             self.give_up(number, &failure);
             match &failure {
                 Failure::Unreachable(_) if attempts_left > 0 => sleep(backoff.step()).await,

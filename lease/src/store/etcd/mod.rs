@@ -15,7 +15,7 @@ mod txn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions, TxnOpResponse};
+use etcd_client::{Client, GetOptions, LeaseTimeToLiveOptions, TxnOpResponse};
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
@@ -74,7 +74,17 @@ impl EtcdStore {
         Ok((answer.succeeded(), there))
     }
 
-    /// Ends a lease that nothing stands on any more. It ends by itself if this fails.
+    /// Ends a lease if nothing stands on it any more: somebody may have put other keys on it, and they would go with it.
+    async fn revoke_if_bare(&self, lease: i64) {
+        let options = || Some(LeaseTimeToLiveOptions::new().with_keys());
+        match self.connection.call(|client| async move { client.lease_client().time_to_live(lease, options()).await }).await {
+            Ok(left) if left.keys().is_empty() => self.revoke(lease).await,
+            Ok(_) => debug!(lease, "lease not revoked: other keys stand on it"),
+            Err(failure) => debug!(lease, %failure, "lease not revoked; it ends by itself"),
+        }
+    }
+
+    /// Ends a lease that nothing stands on. It ends by itself if this fails.
     async fn revoke(&self, lease: i64) {
         let revoked = self.connection.call(|client| async move { client.lease_client().revoke(lease).await }).await;
         if let Err(failure) = revoked {
@@ -148,7 +158,7 @@ impl LeaseStore for EtcdStore {
             Some(other) if !deleted => Err(WriteError::Conflict(Some(Box::new(other)))),
             _ => {
                 if let Expiry::Lease(lease) = seen.expiry {
-                    self.revoke(lease).await;
+                    self.revoke_if_bare(lease).await;
                 }
                 Ok(())
             }

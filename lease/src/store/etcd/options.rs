@@ -141,7 +141,9 @@ impl EtcdOptions {
             (None, Some(_)) => return Err(OptionsError::HalfIdentity { given: "key", missing: "certificate" }),
         };
         let authorities = ca_file.as_deref().map(pem::authorities).transpose()?;
-        let tls_wanted = identity.is_some() || authorities.is_some();
+        // With http:// throughout, the files are of no use; flanneld takes that, and the caller has said so.
+        let plain = endpoints.iter().all(|endpoint| endpoint.trim().starts_with("http://"));
+        let tls_wanted = !plain && (identity.is_some() || authorities.is_some());
         let endpoints: Vec<String> = endpoints
             .iter()
             .map(|endpoint| endpoint.trim())
@@ -180,7 +182,7 @@ fn check_endpoint(endpoint: &str, tls_wanted: bool) -> Result<String, OptionsErr
     let (scheme, place) = endpoint.split_once("://").unwrap_or((if tls_wanted { "https" } else { "http" }, endpoint));
     let place = place.trim_end_matches('/');
     if scheme == "http" && tls_wanted {
-        return Err(wrong("is not encrypted, but TLS files are given: write https://, or leave the TLS files out"));
+        return Err(wrong("is not encrypted, but others are: write https:// for all, or for none"));
     }
     if scheme != "http" && scheme != "https" {
         return Err(wrong("has a scheme that is neither http nor https"));
