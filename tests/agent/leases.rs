@@ -148,6 +148,31 @@ fn of_two_agents_that_race_for_one_subnet_exactly_one_has_it_and_the_other_says_
 }
 
 #[test]
+fn an_agent_without_a_lease_takes_one_as_soon_as_the_network_is_widened() -> Result<()> {
+    let world = World::with_config(POOL_OF_ONE)?;
+    let mut other = world.member("h1")?;
+    let mut waiting = world.starting("h2")?;
+    waiting.wait_unready_for(&["no lease", "10.5.9.0"])?;
+    world.etcd.put(CONFIG_KEY, &POOL_OF_ONE.replace(r#""SubnetMax":"10.5.9.0""#, r#""SubnetMax":"10.5.10.0""#))?;
+    waiting.agent.wait_ready(PATIENCE)?;
+    ensure!(waiting.key()?.ends_with("10.5.10.0-24"), "{}", waiting.key()?);
+    other.agent.wait_ready(PATIENCE)
+}
+
+#[test]
+fn an_agent_that_cannot_make_a_vtep_takes_no_lease_and_says_so_once() -> Result<()> {
+    let world = World::with_config(r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":10000000}}"#)?;
+    let mut member = world.starting("h1")?;
+    member.wait_unready_for(&["VNI 10000000 is too large"])?;
+    // As long as a look at the underlay takes, and more.
+    world.etcd.put(CONFIG_KEY, r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":10000001}}"#)?;
+    member.wait_unready_for(&["VNI 10000001 is too large"])?;
+    ensure!(member.log_lines(&["ERROR"]) == 2 && world.etcd.get_prefix(SUBNETS)?.is_empty(), "{}", member.agent.log());
+    world.etcd.put(CONFIG_KEY, r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#)?;
+    member.agent.wait_ready(PATIENCE)
+}
+
+#[test]
 fn many_agents_that_start_at_once_have_a_subnet_each() -> Result<()> {
     let world =
         World::with_config(r#"{"Network":"10.5.0.0/16","SubnetMin":"10.5.10.0","SubnetMax":"10.5.15.0","Backend":{"Type":"vxlan"}}"#)?;

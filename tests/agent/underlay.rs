@@ -81,11 +81,13 @@ fn a_host_that_got_another_address_while_the_agent_was_down_keeps_its_lease() ->
     member.wait_peers(&peers)
 }
 
-/// Takes the host's network card out and, once the agent has seen that, puts one with the same MAC and address in.
-fn replace_card(world: &World, member: &Member) -> Result<()> {
+/// Takes the host's network card out and, once the agent has seen that, puts one with the same address in, and the same MAC
+/// unless another is given.
+fn replace_card(world: &World, member: &Member, other_mac: Option<&str>) -> Result<()> {
     let host = &member.host;
     let links = host.ip_json(&["link", "show", "dev", "eth0"])?;
-    let mac = links.pointer("/0/address").and_then(Value::as_str).context("eth0 has no MAC")?;
+    let own = links.pointer("/0/address").and_then(Value::as_str).context("eth0 has no MAC")?;
+    let mac = other_mac.unwrap_or(own);
     host.ip_batch("link del eth0\n")?;
     member.wait_log(&["underlay not usable"])?;
     world.lab.switch().ip_batch(&format!(
@@ -103,7 +105,7 @@ fn an_underlay_that_is_deleted_and_made_again_takes_nothing_of_ours_along() -> R
     let mut member = world.member("h1")?;
     member.wait_peers(&peers)?;
     let (identity, lease, monitor) = (member.vtep_identity()?, member.lease(&world)?, Monitor::start(&member.host)?);
-    replace_card(&world, &member)?;
+    replace_card(&world, &member, None)?;
     peers.push(world.put(Peer::new(203))?);
     member.wait_peers(&peers)?;
     member.agent.wait_ready(PATIENCE)?;
@@ -115,6 +117,25 @@ fn an_underlay_that_is_deleted_and_made_again_takes_nothing_of_ours_along() -> R
         ensure!(member.vtep()?["mtu"] == 1350);
         Ok(())
     })
+}
+
+#[test]
+fn an_underlay_with_another_mac_leaves_the_running_host_its_subnet() -> Result<()> {
+    let world = World::new()?;
+    let peers = world.peers([201, 202])?;
+    let mut member = world.member("h1")?;
+    member.wait_peers(&peers)?;
+    let (identity, lease) = (member.vtep_identity()?, member.lease(&world)?);
+    replace_card(&world, &member, Some("02:00:00:00:77:77"))?;
+    member.host.ip_batch("link set eth0 mtu 1400\n")?;
+    wait_for("the MTU to follow", PATIENCE, || {
+        ensure!(member.vtep()?["mtu"] == 1350);
+        Ok(())
+    })?;
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!(member.vtep_identity()? == identity && member.lease(&world)? == lease, "{:?}", member.lease(&world)?);
+    ensure!(world.etcd.get_prefix(SUBNETS)?.len() == 3);
+    Ok(())
 }
 
 #[test]
@@ -132,7 +153,7 @@ fn a_bound_device_of_flannelds_that_goes_with_its_parent_comes_back_whole() -> R
     member.agent.restart()?;
     member.agent.wait_ready(PATIENCE)?;
     ensure!(member.vtep()?["linkinfo"]["info_data"]["link"] == "eth0", "a bound one is kept");
-    replace_card(&world, &member)?;
+    replace_card(&world, &member, None)?;
     wait_for("the device to be there, unbound", PATIENCE, || {
         let vtep = member.vtep()?;
         ensure!(vtep["linkinfo"]["info_data"].get("link").is_none() && vtep["address"] == mac, "{vtep:#}");
