@@ -15,6 +15,9 @@ SANDBOX := $(CURDIR)/tests/support/sandbox
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER = $(SANDBOX)
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER = $(SANDBOX)
 
+# What a test says when it fails is enough; a backtrace through the test runner only hides it.
+export RUST_BACKTRACE := 0
+
 # `make test TESTS=restart` runs the tests with that in their name.
 TESTS ?=
 # How many leases `make bench` measures with.

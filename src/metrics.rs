@@ -91,6 +91,13 @@ impl Metrics {
         registry.register("rejected_records", "Lease records that are not used because something is wrong with them", rejected.clone());
         registry.register("stray_keys", "Keys beside the leases that name no subnet", stray.clone());
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        // A counter that is not there before its first event hides that event from whoever watches its rate.
+        for kind in ["device", "fdb", "forwarding", "neighbour", "route", "subnet_file"] {
+            for counter in [&heals, &failures] {
+                let _: &Family<KindLabel, Counter> = counter;
+                drop(counter.get_or_create(&KindLabel { kind }));
+            }
+        }
         Self {
             registry,
             peers,

@@ -53,6 +53,8 @@ pub enum Event {
         /// By which interface it leaves now, where it does by one.
         out: Option<Option<IfIndex>>,
     },
+    /// Another interface went down or away, and the routes out of it with it: the kernel tells nothing of IPv4 ones.
+    Elsewhere(IfIndex),
     /// The underlay's interface changed: its state, its MTU or its addresses.
     Underlay,
     /// Notifications were lost, or may have been: only a dump tells the truth now.

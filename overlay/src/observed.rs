@@ -86,6 +86,10 @@ impl Observed {
                 set(&mut self.foreign, *key, *out);
                 Some(Key::Route(*key))
             }
+            Event::Elsewhere(index) => {
+                self.foreign.retain(|_, out| *out != Some(*index));
+                None
+            }
             Event::Underlay | Event::Lost => None,
         }
     }

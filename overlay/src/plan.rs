@@ -70,7 +70,7 @@ pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item
             }
             Key::Device => match plan_device(spec, observed) {
                 Ok(ops) => {
-                    lost = Lost::by(&ops, observed);
+                    lost = Lost::by(&ops);
                     carried = true;
                     plan.puts.extend(ops);
                 }
@@ -239,10 +239,10 @@ struct Lost {
 }
 
 impl Lost {
-    fn by(ops: &[Op], observed: &Observed) -> Self {
-        let was_up = observed.device.as_ref().is_some_and(|device| device.up);
+    fn by(ops: &[Op]) -> Self {
         let all = ops.iter().any(|op| matches!(op, Op::CreateDevice(_)));
-        let flushed = was_up && ops.iter().any(|op| matches!(op, Op::SetMac(_)));
+        // Up or down: `neigh_changeaddr`, net/core/neighbour.c (v6.18).
+        let flushed = ops.iter().any(|op| matches!(op, Op::SetMac(_)));
         Self { neighbours: all || flushed, all }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) dataplane: Option<Arc<Dataplane>>,
     /// Whether the data plane's thread does not answer.
     pub(crate) stuck: bool,
+    /// What is the matter with the newest network configuration, while an older one is in force.
+    pub(crate) config: Option<String>,
     /// Why the subnet file does not say what it should.
     pub(crate) subnet_file: Option<String>,
     pub(crate) warnings: Vec<String>,

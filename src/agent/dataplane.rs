@@ -12,7 +12,7 @@ use overlay::{Counts, Kernel, KernelError, Local, Netlink, Reconciler, Scope, St
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::notices;
+use super::notices::Notices;
 use super::view::{self, View};
 use crate::metrics::Metrics;
 
@@ -90,6 +90,7 @@ impl Dataplane {
             underlay: Arc::clone(&underlay),
             metrics,
             ops: Tally::default(),
+            notices: Notices::new(Instant::now()),
             counted: Totals::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -135,6 +136,7 @@ struct Task {
     underlay: Arc<tokio::sync::Notify>,
     metrics: Arc<Metrics>,
     ops: Tally,
+    notices: Notices,
     /// What the metrics' counters have been told of.
     counted: Totals,
 }
@@ -224,7 +226,7 @@ impl Task {
 
     /// Tells the others what a step has come to.
     fn account<K: Kernel>(&mut self, step: &Step, reconciler: &mut Reconciler<K>) {
-        notices::log(reconciler.take_notices());
+        self.notices.log(reconciler.take_notices(), Instant::now());
         if reconciler.take_underlay_changed() {
             self.underlay.notify_one();
         }

@@ -53,7 +53,7 @@ pub(super) async fn watch_readiness(
             if changed {
                 match &readiness {
                     Readiness::Ready => tracing::info!("ready"),
-                    Readiness::NotReady(reason) if told_ready => tracing::warn!(reason, "not ready any more"),
+                    Readiness::NotReady(reason) if *before == Readiness::Ready => tracing::warn!(reason, "not ready any more"),
                     Readiness::NotReady(reason) if matches!(standing_now, Some(Standing { state: State::Troubled(..), .. })) => {
                         tracing::warn!(reason, "not ready yet");
                     }
@@ -210,6 +210,7 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
         report.warnings.extend(held.warnings.iter().map(ToString::to_string));
     }
     report.warnings.extend(facts.subnet_file);
+    report.warnings.extend(facts.config);
     report
 }
 

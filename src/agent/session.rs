@@ -130,7 +130,7 @@ pub(super) async fn run(
     let mut running = dataplane.standing.clone();
     let why = tokio::select! {
         why = underlay_change(options, &place, &dataplane) => Ok(why),
-        why = config_change(feed, &config_key, &config, entry.key) => why,
+        why = config_change(feed, &config_key, &config, entry.key, board) => why,
         why = lease_change(&mut lease, &entry) => Ok(why),
         _ = async { while running.changed().await.is_ok() {} } => Err(anyhow::anyhow!("the data plane's thread has ended")),
     };
@@ -147,9 +147,10 @@ struct Clear<'a>(&'a Board);
 impl Drop for Clear<'_> {
     fn drop(&mut self) {
         self.0.change(|facts| {
-            let Facts { blocked: _, underlay: _, owner: _, lease, key: _, dataplane, stuck: _, subnet_file, warnings: _ } = facts;
+            let Facts { blocked: _, underlay: _, owner: _, lease, key: _, dataplane, stuck: _, config, subnet_file, warnings: _ } = facts;
             *lease = None;
             *dataplane = None;
+            *config = None;
             *subnet_file = None;
         });
     }
@@ -341,19 +342,29 @@ async fn other_config(feed: &mut ConfigFeed, key: &str, claimed_for: &NetworkCon
     }
 }
 
-/// Ends when there is another configuration that can be taken over while containers run.
-async fn config_change(feed: &mut ConfigFeed, key: &str, running: &NetworkConfig, own: LeaseKey) -> anyhow::Result<&'static str> {
+/// Ends when there is another configuration that can be taken over while containers run. One that cannot is told of.
+async fn config_change(
+    feed: &mut ConfigFeed,
+    key: &str,
+    running: &NetworkConfig,
+    own: LeaseKey,
+    board: &Board,
+) -> anyhow::Result<&'static str> {
     loop {
         feed.changed().await.context("the configuration is no longer followed")?;
         let text = feed.borrow_and_update().clone().flatten();
-        match usable(text.as_deref(), key) {
-            Ok((config, _)) if config == *running => {}
+        let matter = match usable(text.as_deref(), key) {
+            Ok((config, _)) if config == *running => None,
             Ok((config, _)) if may_follow(running, &config, own) => return Ok(CONFIG_CHANGED),
-            Ok(_) => {
-                tracing::error!("network configuration changed in what containers depend on: it takes effect at the agent's next start")
-            }
-            Err(unusable) => tracing::error!(reason = %unusable, "network configuration cannot be used: the one before stays in force"),
+            Ok(_) => Some(format!(
+                "{key} has changed in what containers depend on (network, subnets, VNI, port, backend): it takes effect when the agent is started again"
+            )),
+            Err(unusable) => Some(format!("{unusable}; the one before stays in force")),
+        };
+        if let Some(matter) = &matter {
+            tracing::error!(matter, "network configuration not taken over");
         }
+        board.change(|facts| facts.config = matter);
     }
 }
 

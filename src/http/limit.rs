@@ -15,9 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 /// How many connections are open at once; further ones wait in the kernel's backlog.
-pub(super) const CONNECTIONS_MAX: usize = 64;
-/// How long a connection lasts, whatever is said on it: a few scrapes of every 15 seconds.
-const LIFE: Duration = Duration::from_secs(60);
+pub(super) const CONNECTIONS_MAX: usize = 128;
+/// How long a connection lasts, whatever is said on it: long for one answer, and short enough that clients which say nothing
+/// do not keep a probe waiting for longer than it is patient. Scrapers open another.
+const LIFE: Duration = Duration::from_secs(5);
 
 /// The listener.
 #[derive(Debug)]

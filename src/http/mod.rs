@@ -7,6 +7,7 @@ mod limit;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -35,6 +36,10 @@ pub struct BindError {
     source: std::io::Error,
 }
 
+/// How often, and how long apart, an address that is in use is tried again: for one second.
+const BIND_TRIES: u32 = 10;
+const BIND_PAUSE: Duration = Duration::from_millis(100);
+
 /// The server, listening.
 #[derive(Debug)]
 pub struct Server {
@@ -53,7 +58,17 @@ impl Server {
     /// # Errors
     /// [`BindError`] when it is taken or not this host's.
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
+        let mut tries = 0..BIND_TRIES;
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                // An agent that was killed a moment ago may not be quite gone.
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries.next().is_some() => {
+                    tokio::time::sleep(BIND_PAUSE).await
+                }
+                Err(source) => return Err(BindError { address, source }),
+            }
+        };
         Ok(Self { listener: limit::Limited::new(listener) })
     }
 

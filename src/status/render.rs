@@ -37,7 +37,9 @@ fn problems(report: &Report, out: &mut Lines) {
     if let Some(reason) = &report.not_ready_because {
         out.problem(reason, None);
     }
-    if let Some(reason) = report.lease.reason.as_ref().filter(|_| report.lease.state != LeaseState::Held) {
+    let said = report.not_ready_because.as_deref().unwrap_or_default();
+    let unsaid = |reason: &&String| !reason.is_empty() && !said.contains(reason.as_str());
+    if let Some(reason) = report.lease.reason.as_ref().filter(|_| report.lease.state != LeaseState::Held).filter(unsaid) {
         out.problem(&format!("lease: {reason}"), None);
     }
     if let Store { state: StoreState::Down, since, error, endpoints } = &report.store {
@@ -47,7 +49,7 @@ fn problems(report: &Report, out: &mut Lines) {
             Some(&format!("see that etcd runs at {}", endpoints.join(", "))),
         );
     }
-    if let Some(reason) = &report.data_plane.reason {
+    if let Some(reason) = report.data_plane.reason.as_ref().filter(unsaid) {
         out.problem(&format!("kernel: {reason}"), None);
     }
     if let Some(held) = &report.held_removals {

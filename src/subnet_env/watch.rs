@@ -55,6 +55,8 @@ pub struct SubnetFile {
     hints: Option<EventStream<[u8; 4096]>>,
     watched: Option<WatchDescriptor>,
     pace: Pace,
+    /// Whether the last attempt to write it failed.
+    failed: bool,
 }
 
 impl SubnetFile {
@@ -67,7 +69,7 @@ impl SubnetFile {
             Ok(hints) => (Some(hints), None),
             Err(error) => (None, Some(error)),
         };
-        (Self { path, wanted: None, hints, watched: None, pace: Pace::default() }, error)
+        (Self { path, wanted: None, hints, watched: None, pace: Pace::default(), failed: false }, error)
     }
 
     /// Makes the file say `content`. Returns whether it had to be written.
@@ -81,7 +83,17 @@ impl SubnetFile {
         }
         let (path, content) = (self.path.clone(), content.to_owned());
         match tokio::task::spawn_blocking(move || put(&path, &content)).await {
-            Ok(done) => done.map(|()| true),
+            Ok(Ok(())) => {
+                // Our own failures to write were nobody's disturbances.
+                if std::mem::take(&mut self.failed) {
+                    self.pace = Pace::default();
+                }
+                Ok(true)
+            }
+            Ok(Err(error)) => {
+                self.failed = true;
+                Err(error)
+            }
             // The task neither panics nor is it cancelled while the runtime lives; the next look settles it.
             Err(_) => Ok(false),
         }

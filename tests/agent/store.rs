@@ -129,9 +129,9 @@ fn a_configuration_that_cannot_be_used_or_followed_is_named_and_the_one_before_s
     member.wait_peers(&peers)?;
     let monitor = Monitor::start(&member.host)?;
     for (config, words) in [
-        ("{", &["cannot be used", "stays in force"][..]),
-        (r#"{"Network":"10.5.0.0/30"}"#, &["cannot be used"]),
-        (r#"{"Network":"10.6.0.0/16"}"#, &["next start"]),
+        ("{", &["not taken over", "stays in force"][..]),
+        (r#"{"Network":"10.5.0.0/30"}"#, &["not taken over", "10.5.0.0/30"]),
+        (r#"{"Network":"10.6.0.0/16"}"#, &["not taken over", "started again"]),
     ] {
         world.etcd.put(CONFIG_KEY, config)?;
         member.wait_log(words)?;

@@ -32,6 +32,14 @@ pub enum ConfigError {
         /// What stands there.
         network: Subnet,
     },
+    /// A network of addresses that no host can have.
+    #[error("{field} is {network}: no host can have such an address; a private network such as 10.5.0.0/16 is meant")]
+    NotForHosts {
+        /// The field's name in the JSON.
+        field: &'static str,
+        /// What stands there.
+        network: Subnet,
+    },
     /// The network has no room for subnets.
     #[error("{field} is {network}: it has to be a /{longest} or larger to have room for subnets")]
     NetworkTooSmall {

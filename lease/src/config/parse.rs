@@ -150,7 +150,15 @@ fn network(family: &Family, text: Option<Text<'_>>) -> Result<Subnet, ConfigErro
         Ok(network) | Err(SubnetError::HostBits { network, .. }) => network,
         Err(error) => return Err(ConfigError::not_subnet(family.network, &error)),
     };
-    if network.is_ipv4() == family.ipv4 { Ok(network) } else { Err(ConfigError::WrongFamily { field: family.network, network }) }
+    if network.is_ipv4() != family.ipv4 {
+        return Err(ConfigError::WrongFamily { field: family.network, network });
+    }
+    let for_hosts = match network.address() {
+        // RFC 6890 §2.2.2: 0.0.0.0/8, 127.0.0.0/8 and 240.0.0.0/4; RFC 5771: 224.0.0.0/4.
+        IpAddr::V4(first) => !matches!(first.octets(), [0 | 127 | 224..=255, ..]),
+        IpAddr::V6(first) => !first.is_multicast(),
+    };
+    if for_hosts { Ok(network) } else { Err(ConfigError::NotForHosts { field: family.network, network }) }
 }
 
 fn subnet_len(family: &Family, network: Subnet, given: Option<i64>) -> Result<u8, ConfigError> {

@@ -49,7 +49,7 @@ fn the_subnet_length_is_24_or_two_more_than_a_small_network() {
     assert_eq!(v4(r#"{"Network":"10.5.0.0/22"}"#), pool("10.5.0.0/22", 24, "10.5.1.0/24", "10.5.3.0/24"));
     assert_eq!(v4(r#"{"Network":"10.5.0.0/23"}"#), pool("10.5.0.0/23", 25, "10.5.0.128/25", "10.5.1.128/25"));
     assert_eq!(v4(r#"{"Network":"10.5.0.0/28"}"#), pool("10.5.0.0/28", 30, "10.5.0.4/30", "10.5.0.12/30"));
-    assert_eq!(v4(r#"{"Network":"0.0.0.0/0"}"#).1, 24);
+    assert_eq!(v4(r#"{"Network":"64.0.0.0/2"}"#).1, 24);
 }
 
 #[test]
@@ -59,6 +59,9 @@ fn in_ipv6_the_subnet_length_is_64_or_two_more() {
     assert_eq!(v6(r#""IPv6Network":"fc00::/63""#).1, 65);
     assert_eq!(v6(r#""IPv6Network":"fc00::/124""#), pool("fc00::/124", 126, "fc00::4/126", "fc00::c/126"));
     assert_eq!(v6(r#""IPv6Network":"::/0","IPv6SubnetLen":126"#).1, 126);
+    for network in ["0.0.0.0/0", "127.0.0.0/8", "224.0.0.0/8", "240.0.0.0/8"] {
+        assert!(refused(&format!(r#"{{"Network":"{network}"}}"#)).contains("no host can have such an address"), "{network}");
+    }
     let small = refused(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/125"}"#);
     assert_eq!(small, "IPv6Network is fc00::/125: it has to be a /124 or larger to have room for subnets");
     let long = refused(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/64","IPv6SubnetLen":127}"#);

@@ -54,9 +54,14 @@ pub enum Reject {
     /// The address is ours.
     #[error("public address {0} is our own: a lease that this host left behind, or another host with our address")]
     OwnAddress(IpAddr),
-    /// The address lies within the overlay.
-    #[error("public address {0} lies within the overlay network itself")]
-    Inside(IpAddr),
+    /// The tunnel's packets would be routed into the tunnel.
+    #[error("public address {dst} lies within {subnet}, which is reached through the tunnel itself")]
+    Inside {
+        /// The lease's address.
+        dst: IpAddr,
+        /// Its own subnet, or ours.
+        subnet: Subnet,
+    },
     /// The subnet is not of this network.
     #[error("subnet {subnet} does not lie in the network {network}")]
     Outside {
@@ -147,8 +152,9 @@ pub(super) fn check(local: &Local, peer: Peer) -> Result<Peer, Reject> {
     if local.addresses.contains(&dst) {
         return Err(Reject::OwnAddress(dst));
     }
-    if local.network.contains(dst) {
-        return Err(Reject::Inside(dst));
+    // An underlay that is a part of the Network which is never leased is no mistake.
+    if let Some(subnet) = [subnet, local.subnet].into_iter().find(|subnet| subnet.contains(dst)) {
+        return Err(Reject::Inside { dst, subnet });
     }
     if !local.network.covers(subnet) {
         return Err(Reject::Outside { subnet, network: local.network });

@@ -5,7 +5,7 @@
 //! - Of two leases that conflict (overlapping subnets, one MAC at two addresses) the older is in force, on every host
 //!   and in whatever order they came. The younger waits, and takes its place when the conflict is gone.
 //! - Nothing is taken away on the word of an incomplete snapshot, nor, for [`MASS_HOLD`], on the word of one in which
-//!   most peers are missing at once. Explicit deletes and expiries pass.
+//!   most peers are missing at once, or by a store that has gone back in time. Explicit deletes and expiries pass.
 //! - What the kernel already carries when the agent starts is *inherited*: it stays as it is until the first complete
 //!   snapshot says otherwise.
 
@@ -17,7 +17,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use lease::{BackendType, Entry, Event, LeaseKey, Subnet};
+use lease::{BackendType, Entry, Event, LeaseKey, Revision, Subnet};
 
 use crate::desired::{Desired, Peer};
 use crate::entry::Key;
@@ -71,6 +71,8 @@ pub struct Peers {
     /// While a snapshot comes in: how many peers there were when it began, and the stray keys known until then.
     incoming: Option<Incoming>,
     held_until: Option<Instant>,
+    /// The latest revision that the store has named.
+    latest: Revision,
     strays: BTreeSet<String>,
     notices: Vec<Notice>,
 }
@@ -103,6 +105,7 @@ impl Peers {
             complete: false,
             incoming: None,
             held_until: None,
+            latest: Revision::default(),
             strays: BTreeSet::new(),
             notices: Vec::new(),
         }
@@ -165,7 +168,7 @@ impl Peers {
         match event {
             Event::Init => self.begin(),
             Event::InitApply(entry) | Event::Apply(entry) => self.apply(entry, desired, touch),
-            Event::InitDone(_) => self.done(desired, now, touch),
+            Event::InitDone(revision) => self.done(*revision, desired, now, touch),
             Event::Delete(key) => self.del(*key, desired, touch),
             Event::Stray(key) => self.stray(key),
         }
@@ -181,7 +184,10 @@ impl Peers {
     }
 
     fn apply(&mut self, entry: &Entry, desired: &mut Desired, touch: &mut impl FnMut(Key)) {
-        let Entry { key, created, .. } = *entry;
+        let Entry { key, created, modified, .. } = *entry;
+        if self.incoming.is_none() {
+            self.latest = self.latest.max(modified);
+        }
         match judge(&self.local, entry) {
             Verdict::Peer(peer) => {
                 self.clear_inherited(peer, desired, touch);
@@ -233,13 +239,15 @@ impl Peers {
     }
 
     /// A snapshot is complete: what it did not name is gone, unless that is most of what there was before it.
-    fn done(&mut self, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
+    fn done(&mut self, revision: Revision, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
         self.complete = true;
+        // A store that was wiped or restored knows less than it did: whatever it lacks is not believed at once.
+        let went_back = revision < std::mem::replace(&mut self.latest, revision);
         let generation = self.generation;
         self.rejected.retain(|_, rejected| rejected.generation == generation);
         let missing = self.contest.missing(generation).count() + self.inherited.len();
         let of = self.incoming.take().map_or(0, |incoming| incoming.peers_before);
-        if missing >= MASS_FLOOR && missing * 2 > of {
+        if (missing >= MASS_FLOOR && missing * 2 > of) || (went_back && missing > 0) {
             let until = *self.held_until.get_or_insert(now + MASS_HOLD);
             if until > now {
                 self.notices.push(Notice::Held { missing, of });

@@ -95,7 +95,8 @@ fn every_bad_record_is_rejected_by_name_and_hurts_no_other_peer() {
         (with(host(3), ip([127, 0, 0, 1])), "no usable unicast"),
         (with(host(3), ip([255, 255, 255, 255])), "no usable unicast"),
         (with(host(3), ip([192, 168, 0, 1])), "is our own"),
-        (with(host(3), ip([10, 5, 7, 1])), "within the overlay"),
+        (with(host(3), ip([10, 5, 3, 7])), "within 10.5.3.0/24, which is reached through the tunnel"),
+        (with(host(3), ip([10, 5, 1, 7])), "within 10.5.1.0/24, which is reached through the tunnel"),
         (at(host(3), "10.6.3.0-24"), "does not lie in the network"),
         (at(host(3), "10.5.4.0-22"), "larger than SubnetLen 24"),
         (at(host(3), "10.5.1.128-25"), "overlaps our own"),
@@ -223,6 +224,15 @@ fn a_snapshot_of_another_cluster_does_not_pass_for_a_few_that_left() {
     let mut set = Set::new();
     set.snapshot((2..=11).map(host)).snapshot((100..=130).map(host));
     assert_eq!(set.peers.held().count(), 10, "however many others it names");
+}
+
+#[test]
+fn a_store_that_went_back_in_time_is_not_believed_even_of_one_peer() {
+    let mut set = Set::new();
+    set.snapshot([host(2), host(3)]).fold([Event::Init, Event::InitApply(host(2)), Event::InitDone(Revision(3))]);
+    assert_eq!(set.subnets(), ["10.5.2.0/24", "10.5.3.0/24"].map(str::to_owned).into());
+    set.snapshot([host(2), host(3)]);
+    assert_eq!(set.peers.held_until(), None);
 }
 
 #[test]

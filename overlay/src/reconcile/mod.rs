@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::desired::Desired;
-use crate::device::VtepSpec;
+use crate::device::{IfIndex, VtepSpec};
 use crate::entry::Key;
 use crate::event::Event;
 use crate::kernel::{Kernel, KernelError};
@@ -199,9 +199,23 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
+    /// An interface that is gone stands in nobody's way any more: neither with its routes, nor as another VXLAN device.
+    fn way_is_free(&mut self, index: IfIndex) {
+        for key in self.observed.foreign.iter().filter(|(_, out)| **out == Some(index)).map(|(key, _)| Key::Route(*key)) {
+            look(&mut self.dirty, key, Cause::Wish);
+        }
+        if self.retries.is_refused(Key::Device) {
+            self.retries.forgive();
+            look(&mut self.dirty, Key::Device, Cause::Wish);
+        }
+    }
+
     fn take_in(&mut self, events: &[Event]) {
         for event in events {
             let index_before = self.observed.device.as_ref().map(|device| device.index);
+            if let Event::Elsewhere(index) = event {
+                self.way_is_free(*index);
+            }
             if let Some(key) = self.observed.fold(event) {
                 look(&mut self.dirty, key, Cause::Kernel);
             }

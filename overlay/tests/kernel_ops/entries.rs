@@ -141,7 +141,8 @@ fn what_others_made_differently_is_seen_as_not_plain() {
             sh(&format!("ip {ip} route add {s4} via {} dev {name} onlink", s4.address()));
             let observed = kernel.dump().await.unwrap();
             let fdb: Vec<_> = observed.fdb.iter().map(|(mac, to)| (*mac, to.plain)).collect();
-            assert_eq!(fdb, [(family.mac(2), false), (family.mac(3), false), (family.mac(4), false)]);
+            let flood = lease::MacAddr::new([0; 6]);
+            assert_eq!(fdb, [(flood, true), (family.mac(2), false), (family.mac(3), false), (family.mac(4), false)]);
             let routes: Vec<_> = observed.routes.iter().map(|(key, to)| (key.prefix, to.plain)).collect();
             assert_eq!(routes, [(s2, false), (s3, false), (s4, true)]);
 

@@ -128,6 +128,8 @@ impl Watch {
                 // Deleted, moved to another namespace, or renamed: in any case no more under its name.
                 self.device = None;
                 events.push(Event::DeviceGone);
+            } else if message.message_type() == RTM_DELLINK || !link.is_up() {
+                events.push(Event::Elsewhere(link.index()));
             }
             return Ok(());
         }

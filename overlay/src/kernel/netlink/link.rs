@@ -8,6 +8,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::sysctl;
 use super::wire::{Message, decode};
 use crate::{Device, IfIndex, Kind, Vxlan};
 
@@ -45,6 +46,11 @@ impl<'a> Link<'a> {
         self.header.change_mask.bits() == u32::MAX
     }
 
+    /// Whether it is administratively up.
+    pub(super) fn is_up(&self) -> bool {
+        self.header.flags.contains(LinkFlags::Up)
+    }
+
     /// The name, by itself: it comes first, so that of a link of no concern nothing else is decoded.
     pub(super) fn name(&self) -> Result<String, DecodeError> {
         let attributes = self.message.payload().get(self.header.buffer_len()..).unwrap_or_default();
@@ -68,9 +74,10 @@ impl<'a> Link<'a> {
 fn device(LinkMessage { header, attributes, .. }: LinkMessage) -> Result<Device, DecodeError> {
     let (mut mtu, mut mac, mut kind) = (Mtu(0), MacAddr::new([0; 6]), Kind::Other(String::new()));
     // Where IPv6 is off altogether the kernel says nothing of it.
-    let (mut no_link_local, mut accept_ra) = (true, None);
+    let (mut no_link_local, mut accept_ra, mut name) = (true, None, None);
     for attribute in attributes {
         match attribute {
+            LinkAttribute::IfName(text) => name = Some(text),
             LinkAttribute::Mtu(bytes) => mtu = Mtu(bytes),
             // Links other than Ethernet have addresses of other lengths; such a one is never the VTEP.
             LinkAttribute::Address(octets) => mac = octets.try_into().map_or(mac, MacAddr::new),
@@ -87,6 +94,8 @@ fn device(LinkMessage { header, attributes, .. }: LinkMessage) -> Result<Device,
             _ => {}
         }
     }
+    // What cannot be switched off here, in a container with read-only settings, is no reason never to be in step.
+    let accept_ra = accept_ra.filter(|on| !on || name.is_none_or(|name| sysctl::can_set_accept_ra(&name)));
     Ok(Device { index: IfIndex(header.index), kind, up: header.flags.contains(LinkFlags::Up), mtu, mac, no_link_local, accept_ra })
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use netlink_packet_core::{DecodeError, NlasIterator, parse_i32};
 use netlink_packet_route::AddressFamily;
 use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 
 use super::wire::Message;
 use crate::Op;
@@ -54,13 +55,22 @@ pub(super) fn write(op: &Op, device: &str) -> Option<Result<(), Unwritten>> {
             // Written only where it is off: to write it again makes IPv4 forget what was set on each interface.
             if forwarding(*ipv6) == Some(true) { Some(Ok(())) } else { Some(put(forwarding_path(*ipv6), "1")) }
         }
-        Op::DisableAcceptRa => match put(&format!("/proc/sys/net/ipv6/conf/{device}/accept_ra"), "0") {
+        Op::DisableAcceptRa => match put(&accept_ra_path(device), "0") {
             // No such setting: IPv6 is off on the device, so there are no router advertisements to take.
             Err(Unwritten { errno: Errno::ENOENT, .. }) => Some(Ok(())),
             written => Some(written),
         },
         _ => None,
     }
+}
+
+/// Whether the device's setting can be written.
+pub(super) fn can_set_accept_ra(device: &str) -> bool {
+    access(accept_ra_path(device).as_str(), AccessFlags::W_OK).is_ok()
+}
+
+fn accept_ra_path(device: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{device}/accept_ra")
 }
 
 fn forwarding_path(ipv6: bool) -> &'static str {
