@@ -1,7 +1,7 @@
 //! The loden agent: what it composes, says and serves.
 //!
-//! The program is a thin wrapper around this library, so that tests and fuzzers reach its parts. The modules here stand
-//! beside the agent's loop and are fed by it with plain values: none of them knows the store or the kernel.
+//! The program is a thin wrapper around this library, so that tests and fuzzers reach its parts. Only [`agent`]
+//! and [`commands`] know the store and the kernel; the other modules are fed with plain values.
 
 pub mod agent;
 pub mod cli;

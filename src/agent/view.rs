@@ -47,7 +47,7 @@ pub(crate) fn of<K: Kernel>(reconciler: &Reconciler<K>) -> View {
     let held = reconciler.peers().held_until().map(|until| Held {
         peers: count(reconciler.peers().held().count()),
         passes_in: until.saturating_duration_since(now).as_secs(),
-        reason: "the store's last snapshot lacks most peers".to_owned(),
+        reason: "the store's last snapshot suddenly lacks them".to_owned(),
     });
     let rejected = reconciler.peers().rejected();
     View {

@@ -69,7 +69,7 @@ pub struct Credentials {
 pub enum PasswordSource {
     /// Here.
     Given(Secret),
-    /// In this file. Read at each use, so that a new password needs no restart.
+    /// In this file. Read when the agent starts.
     File(PathBuf),
 }
 

@@ -103,7 +103,7 @@ fn lease(lease: &Lease) -> String {
     let subnets = if subnets.is_empty() { "none".to_owned() } else { subnets.join(" and ") };
     let how = how.as_ref().map(|how| format!(" ({how})")).unwrap_or_default();
     match (state, expires_in) {
-        (LeaseState::Held, Some(left)) => format!("{subnets}, held{how}, {} left before it has to be renewed", span(*left)),
+        (LeaseState::Held, Some(left)) => format!("{subnets}, held{how}, {} left unless it is renewed", span(*left)),
         (LeaseState::Held, None) => format!("{subnets}, held{how}, never ends"),
         (LeaseState::Claiming, _) => format!("{subnets}, being claimed{how}"),
         (LeaseState::Lost, _) => format!("{subnets}, LOST{how}"),

@@ -177,7 +177,7 @@ fn a_healthy_report_is_short_and_aligned() {
     let wanted = "\
 loden 0.1.0, process 42, up 1 d 2 h: ready
 
-  lease     10.5.52.0/24, held (own lease), 23 h 0 min left before it has to be renewed
+  lease     10.5.52.0/24, held (own lease), 23 h 0 min left unless it is renewed
   device    flannel.1 (#7), up, in step: c6:d2:32:6f:8f:44, MTU 1450, VNI 1, port 8472, from 192.168.77.1
   underlay  eth0: 192.168.77.1, MTU 1500
   store     up for 10 s: http://127.0.0.1:2379
