@@ -140,6 +140,12 @@ impl Peers {
         self.held_until
     }
 
+    /// When [`tick`](Self::tick) has something to do. While a snapshot comes in it has not: its end decides.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.held_until.filter(|_| self.incoming.is_none())
+    }
+
     /// The subnets of the peers that the last snapshot did not name.
     pub fn held(&self) -> impl Iterator<Item = Subnet> + '_ {
         let missing =
@@ -177,7 +183,7 @@ impl Peers {
     /// Ends a hold whose time has come.
     pub fn tick(&mut self, desired: &mut Desired, now: Instant, touch: &mut impl FnMut(Key)) {
         // Half a snapshot is no ground to take anything away: its end is awaited.
-        if self.incoming.is_none() && self.held_until.is_some_and(|until| until <= now) {
+        if self.next_due().is_some_and(|due| due <= now) {
             let gone = self.sweep(desired, touch);
             self.notices.push(Notice::HoldOver(gone));
         }

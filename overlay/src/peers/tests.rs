@@ -215,6 +215,7 @@ fn a_hold_does_not_end_on_the_word_of_half_a_snapshot() {
     set.fold([Event::Init, Event::InitApply(host(2))]);
     set.peers.tick(&mut set.desired, set.now + MASS_HOLD, &mut |_| ());
     assert_eq!(set.desired.len(), 10, "the rest may be on its way");
+    assert_eq!(set.peers.next_due(), None, "a time that has passed would have whoever waits for it spin");
     set.fold((3..=11).map(|n| Event::InitApply(host(n)))).fold([Event::InitDone(Revision(10))]);
     assert_eq!((set.desired.len(), set.peers.held_until()), (10, None));
 }

@@ -135,7 +135,7 @@ impl<K: Kernel> Reconciler<K> {
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         let dump = self.dump_wanted.then(|| self.last_dump + DUMP_PAUSE);
-        [self.retries.next_due(), self.peers.held_until(), dump].into_iter().flatten().min()
+        [self.retries.next_due(), self.peers.next_due(), dump].into_iter().flatten().min()
     }
 
     /// Does one batch of what there is to do.
