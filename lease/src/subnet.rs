@@ -80,12 +80,6 @@ impl Subnet {
         self.0.prefix()
     }
 
-    /// Whether it is one address only. (A subnet is never empty.)
-    #[must_use]
-    pub fn is_single(self) -> bool {
-        self.len() == self.bits()
-    }
-
     /// How many bits an address of its family has: 32 or 128.
     #[must_use]
     pub fn bits(self) -> u8 {

@@ -58,7 +58,7 @@ pub(super) async fn run(
     feed: &mut ConfigFeed,
     memory: &mut Memory,
 ) -> anyhow::Result<&'static str> {
-    let config_key = format!("{}/config", options.etcd.prefix.as_str());
+    let config_key = store.config_key();
     let mut place = underlay(options, board).await;
     place.owner = *memory.owner.get_or_insert(place.owner);
     board.change(|facts| {

@@ -80,8 +80,9 @@ async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::
         let ours = [key.v4(), key.v6()].into_iter().flatten().map(Subnet::address);
         return Ok(ours.into_iter().any(|address| observed.addresses.iter().any(|(there, _)| *there == address)));
     }
-    let text = store_of(&options.etcd)?.config().await.context("there is no subnet file, and the store does not answer")?;
-    let (_, ours) = usable(text.as_deref(), &format!("{}/config", options.etcd.prefix.as_str()))?;
+    let store = store_of(&options.etcd)?;
+    let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
+    let (_, ours) = usable(text.as_deref(), &store.config_key())?;
     Ok(ours.vni == vxlan.vni)
 }
 

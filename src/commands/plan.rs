@@ -21,7 +21,7 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
         let place = find_place(&options.interface).await?;
         let store = store_of(&options.etcd)?;
         let text = store.config().await?;
-        let (config, vxlan) = usable(text.as_deref(), &format!("{}/config", options.etcd.prefix.as_str()))?;
+        let (config, vxlan) = usable(text.as_deref(), &store.config_key())?;
         let remembered = Remembered::read(&options.subnet_file).key();
         let claim = claim_for(&place, &config, vxlan, remembered).await?;
         let snapshot = store.list().await?;

@@ -48,7 +48,9 @@ impl EtcdStore {
         Ok(Self { connection: Arc::new(Connection::new(options.check()?)) })
     }
 
-    fn config_key(&self) -> String {
+    /// Where the network configuration is.
+    #[must_use]
+    pub fn config_key(&self) -> String {
         format!("{}/config", self.connection.settings.prefix)
     }
 
