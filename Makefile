@@ -22,6 +22,9 @@ export RUST_BACKTRACE := 0
 TESTS ?=
 # How many leases `make bench` measures with.
 SIZES ?= 1000,5000,20000,50000
+# How long `make soak` takes, roughly, such as 10m or 1h, and which family alone.
+SOAK ?=
+FAMILY ?=
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 30
 
@@ -29,7 +32,7 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
-.PHONY: help build demo playground test lint fmt bench fuzz doc install clean
+.PHONY: help build demo playground test lint fmt bench soak fuzz doc install clean
 
 help: ## say what each target does (this)
 	@echo 'loden: a VXLAN overlay agent, a drop-in replacement for flanneld. Targets:'
@@ -71,6 +74,11 @@ bench: ## the figures of docs/performance.md (SIZES=1000,5000,... leases)
 	@$(SETUP) rust build sandbox etcd
 	cargo build --release -p loden -p bench
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/bench --sizes $(SIZES)
+
+soak: ## break everything, again and again: the figures of docs/reliability.md (SOAK=1h for longer, FAMILY=one for one)
+	@$(SETUP) rust build sandbox etcd
+	cargo build --release -p loden -p soak
+	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/soak "$(SOAK)" "$(FAMILY)"
 
 fuzz: ## fuzz whatever parses what others wrote (FUZZ_SECONDS each; needs a nightly toolchain)
 	@$(SETUP) rust build fuzz

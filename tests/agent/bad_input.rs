@@ -6,7 +6,7 @@ use std::process::Output;
 use anyhow::{Context, Result, ensure};
 use testkit::{Host, wait_for};
 
-use crate::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, SUBNET_FILE, World};
+use testkit::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, SUBNET_FILE, World};
 
 /// Runs the agent's program on a host to its end.
 fn run(world: &World, host: &Host, args: &[&str]) -> Result<Output> {

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::monitor::Monitor;
-use crate::world::{Member, PATIENCE, Peer, World, record};
+use testkit::Monitor;
+use testkit::world::{Member, PATIENCE, Peer, World, record};
 
 /// A good record's MAC and address where only the other is bad.
 const MAC: &str = "02:00:00:00:01:01";
@@ -102,7 +102,7 @@ fn every_bad_record_is_named_with_its_reason_in_log_status_and_metrics_and_touch
     ensure!(status["rejected"].as_array().map(Vec::len) == Some(bad.len()) && status["stray_keys"] == 6, "{status:#}");
     // What is mended or deleted is no longer held against anybody.
     for (name, ..) in &bad {
-        world.etcd.del(&format!("{}{name}", crate::world::SUBNETS))?;
+        world.etcd.del(&format!("{}{name}", testkit::world::SUBNETS))?;
     }
     member.wait_metric("loden_rejected_records", 0.0)?;
     member.wait_peers(&peers)

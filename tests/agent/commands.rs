@@ -5,8 +5,8 @@ use std::os::unix::net::UnixDatagram;
 use anyhow::{Context, Result, bail, ensure};
 use testkit::{Agent, AgentOptions, wait_for};
 
-use crate::monitor::Monitor;
-use crate::world::{Member, PATIENCE, Peer, SUBNET_FILE, SUBNETS, VTEP, World};
+use testkit::Monitor;
+use testkit::world::{Member, PATIENCE, Peer, SUBNET_FILE, SUBNETS, VTEP, World};
 
 /// Runs `loden VERB` on the agent's host, and returns its exit code, what it printed and what it complained of.
 fn run(agent: &Agent, args: &[&str]) -> Result<(Option<i32>, String, String)> {
@@ -261,7 +261,7 @@ fn systemd_is_told_ready_once_it_is_and_a_line_of_status_all_along() -> Result<(
     let before = hear("STATUS=not ready: network configuration missing")?;
     ensure!(!before.iter().any(|text| text == "READY=1"), "{before:#?}");
     hear("WATCHDOG=1")?;
-    world.etcd.put(crate::world::CONFIG_KEY, crate::world::CONFIG)?;
+    world.etcd.put(testkit::world::CONFIG_KEY, testkit::world::CONFIG)?;
     hear("READY=1")?;
     member.ensure_ready()?;
     world.peers([201])?;

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 use testkit::{KernelEntry, Table, Watch, wait_for};
 
-use crate::monitor::Monitor;
-use crate::world::{Member, PATIENCE, Peer, SUBNET_FILE, VTEP, World};
+use testkit::Monitor;
+use testkit::world::{Member, PATIENCE, Peer, SUBNET_FILE, VTEP, World};
 
 fn stage(numbers: impl IntoIterator<Item = u8>) -> Result<(World, Vec<Peer>, Member)> {
     let world = World::new()?;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use testkit::wait_for;
 
-use crate::monitor::Monitor;
-use crate::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, Peer, SUBNET_FILE, SUBNETS, World, record, write};
+use testkit::Monitor;
+use testkit::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, Peer, SUBNET_FILE, SUBNETS, World, record, write};
 
 /// A network with one subnet for a host.
 const POOL_OF_ONE: &str = r#"{"Network":"10.5.0.0/16","SubnetMin":"10.5.9.0","SubnetMax":"10.5.9.0","Backend":{"Type":"vxlan"}}"#;

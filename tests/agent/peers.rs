@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use testkit::wait_for;
 
-use crate::monitor::Monitor;
-use crate::world::{PATIENCE, Peer, World};
+use testkit::Monitor;
+use testkit::world::{PATIENCE, Peer, World};
 
 #[test]
 fn hosts_that_join_know_each_other_and_one_that_leaves_is_forgotten() -> Result<()> {
@@ -13,7 +13,7 @@ fn hosts_that_join_know_each_other_and_one_that_leaves_is_forgotten() -> Result<
     for member in &mut members {
         member.agent.wait_ready(PATIENCE)?;
     }
-    let peer = |member: &crate::world::Member| -> Result<Peer> {
+    let peer = |member: &testkit::world::Member| -> Result<Peer> {
         let subnet = member.host.subnet_env()?.subnet()?.network().to_string();
         let number = subnet.split('.').nth(2).unwrap_or_default().parse()?;
         Ok(Peer { number, mac: member.vtep_identity()?.1, address: member.host.address().to_string() })
@@ -89,8 +89,8 @@ fn many_hosts_that_join_at_once_are_all_there() -> Result<()> {
     // One transaction, one revision, one event batch: 100 is the most that etcd's default allows is 128 operations.
     let script: String = (0..100)
         .map(|n| {
-            let record = crate::world::record(&format!("192.168.78.{n}"), &format!("02:00:00:00:01:{n:02x}")).replace('"', "\\\"");
-            format!("put {}10.77.{n}.0-24 \"{record}\"\n", crate::world::SUBNETS)
+            let record = testkit::world::record(&format!("192.168.78.{n}"), &format!("02:00:00:00:01:{n:02x}")).replace('"', "\\\"");
+            format!("put {}10.77.{n}.0-24 \"{record}\"\n", testkit::world::SUBNETS)
         })
         .collect();
     let script = format!("\n{script}\n\n");

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context, Result, ensure};
 use testkit::AgentOptions;
 
-use crate::monitor::Monitor;
-use crate::world::{CONFIG_KEY, Member, PATIENCE, Peer, SUBNET_FILE, SUBNETS, VTEP, World, write};
+use testkit::Monitor;
+use testkit::world::{CONFIG_KEY, Member, PATIENCE, Peer, SUBNET_FILE, SUBNETS, VTEP, World, write};
 
 /// The agent as `strace` sees it: a program that writes down each netlink request and each file that is opened for writing.
 fn traced(world: &World, member: &Member) -> Result<(AgentOptions, std::path::PathBuf)> {
@@ -103,7 +103,7 @@ fn flanneld_was_here(world: &World, host: &testkit::Host, peers: &[Peer]) -> Res
         host.ip_batch(&format!("route add 10.5.{number}.0/24 via 10.5.{number}.0 dev {VTEP} onlink\n"))?;
     }
     let lease = world.etcd.lease_grant(86_400)?;
-    world.etcd.put_with_lease(&format!("{SUBNETS}10.5.33.0-24"), &crate::world::record(&host.address().to_string(), mac), lease)?;
+    world.etcd.put_with_lease(&format!("{SUBNETS}10.5.33.0-24"), &testkit::world::record(&host.address().to_string(), mac), lease)?;
     write(host, SUBNET_FILE, "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.33.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n")?;
     Ok(lease)
 }

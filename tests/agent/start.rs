@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use testkit::wait_for;
 
-use crate::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, SUBNET_FILE, VTEP, World};
+use testkit::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, SUBNET_FILE, VTEP, World};
 
 /// The subnet file's text, and the number N of the subnet 10.5.N.0/24 in it.
 fn subnet_file(member: &Member) -> Result<(String, u8)> {
@@ -46,7 +46,7 @@ fn a_first_start_makes_subnet_file_device_and_entries_and_is_ready_only_then() -
         member.agent.log()
     );
     // All is in the kernel when it says that it is ready, not soon after.
-    let mut wanted: Vec<String> = peers.iter().flat_map(crate::world::Peer::entries).collect();
+    let mut wanted: Vec<String> = peers.iter().flat_map(testkit::world::Peer::entries).collect();
     wanted.sort();
     ensure!(member.entries()? == wanted, "{:#?}", member.entries()?);
 

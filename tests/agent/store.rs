@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use testkit::wait_for;
 
-use crate::monitor::Monitor;
-use crate::world::{CONFIG, CONFIG_KEY, PATIENCE, Peer, World};
+use testkit::Monitor;
+use testkit::world::{CONFIG, CONFIG_KEY, PATIENCE, Peer, World};
 
 #[test]
 fn while_the_store_is_down_everything_stays_and_heals_and_is_ready_and_what_came_meanwhile_is_seen_after() -> Result<()> {

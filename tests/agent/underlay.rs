@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testkit::{Lab, wait_for};
 
-use crate::monitor::Monitor;
-use crate::world::{Member, PATIENCE, Peer, SUBNETS, VTEP, World};
+use testkit::Monitor;
+use testkit::world::{Member, PATIENCE, Peer, SUBNETS, VTEP, World};
 
 #[test]
 fn the_underlays_mtu_is_followed_by_device_and_subnet_file() -> Result<()> {

@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::process::{Child, Stdio};
 
+use crate::{Host, wait_for};
 use anyhow::{Context, Result, ensure};
-use testkit::{Host, wait_for};
 
 use crate::world::{PATIENCE, VTEP};
 
 /// A subscription to all changes of links, addresses, routes, neighbours and FDB entries on a host.
-pub(crate) struct Monitor {
+pub struct Monitor {
     host: Host,
     children: [Child; 2],
     files: tempfile::TempDir,
@@ -20,7 +20,7 @@ const MARK: &str = "203.0.113.9";
 
 impl Monitor {
     /// Subscribes; what happens from now on is told.
-    pub(crate) fn start(host: &Host) -> Result<Self> {
+    pub fn start(host: &Host) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let spawn = |name: &str, argv: &[&str]| -> Result<Child> {
             let (program, args) = argv.split_first().context("no command")?;
@@ -35,7 +35,7 @@ impl Monitor {
     }
 
     /// What has happened on the VTEP so far: lines that begin with "Deleted" are of what is gone.
-    pub(crate) fn so_far(&self) -> Result<Vec<String>> {
+    pub fn so_far(&self) -> Result<Vec<String>> {
         self.mark()?;
         let mut lines = Vec::new();
         for name in ["ip", "bridge"] {

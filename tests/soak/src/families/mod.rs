@@ -1,0 +1,17 @@
+//! The families of faults, in the order in which they run.
+
+use anyhow::Result;
+
+use crate::{Budget, Report};
+
+/// A family of faults.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// Its name, as `make soak FAMILY=name` takes it.
+    pub name: &'static str,
+    /// Breaks things, and reports what came of it.
+    pub run: fn(Budget) -> Result<Report>,
+}
+
+/// All of them.
+pub const FAMILIES: &[Family] = &[];

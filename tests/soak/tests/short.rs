@@ -1,0 +1,15 @@
+//! Every family of faults, in its shortest form.
+
+use anyhow::{Result, ensure};
+use soak::{Budget, FAMILIES};
+
+/// Runs a family, and fails with all that did not hold.
+#[expect(dead_code, reason = "the families come one by one")]
+fn short(name: &str) -> Result<()> {
+    let family = FAMILIES.iter().find(|family| family.name == name);
+    let Some(family) = family else { anyhow::bail!("there is no family {name}") };
+    let report = (family.run)(Budget::SHORT)?;
+    ensure!(!report.is_empty(), "nothing was tried");
+    ensure!(report.failures().is_empty(), "{:#?}\n{report}", report.failures());
+    Ok(())
+}
