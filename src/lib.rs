@@ -6,8 +6,10 @@
 pub mod agent;
 pub mod cli;
 pub mod commands;
+pub mod file;
 pub mod http;
 pub mod identity;
+pub mod last_state;
 pub mod logging;
 pub mod metrics;
 pub mod status;

@@ -48,6 +48,8 @@ pub struct Metrics {
     lease_end: Mutex<LeaseEnd>,
     rejected: Gauge,
     stray: Gauge,
+    held: Gauge,
+    stale: Gauge,
 }
 
 /// From 10 µs, one entry's plan, to 20 s, far beyond the plan for 50 000 peers: 22 buckets, each twice the one before.
@@ -73,6 +75,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("loden");
         let (peers, rejected, stray, store_up) = (Gauge::default(), Gauge::default(), Gauge::default(), Gauge::default());
+        let (held, stale) = (Gauge::default(), Gauge::default());
         let (desired, observed) = (Family::default(), Family::default());
         let (heals, failures, batches) = (Family::default(), Family::default(), Counter::default());
         let (plan, apply) = (Histogram::new(buckets()), Histogram::new(buckets()));
@@ -90,6 +93,12 @@ impl Metrics {
         registry.register_with_unit("lease_remaining", remaining, Unit::Seconds, lease_remaining.clone());
         registry.register("rejected_records", "Lease records that are not used because something is wrong with them", rejected.clone());
         registry.register("stray_keys", "Keys beside the leases that name no subnet", stray.clone());
+        registry.register("held_removals", "Peers that the store suddenly lacks and that are kept for now", held.clone());
+        registry.register(
+            "stale",
+            "Whether the agent goes on from its last state on disk, because the store has not answered (1)",
+            stale.clone(),
+        );
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         // A counter that is not there before its first event hides that event from whoever watches its rate.
         for kind in ["device", "fdb", "forwarding", "neighbour", "route", "subnet_file"] {
@@ -113,6 +122,8 @@ impl Metrics {
             lease_end: Mutex::new(LeaseEnd::None),
             rejected,
             stray,
+            held,
+            stale,
         }
     }
 
@@ -174,6 +185,16 @@ impl Metrics {
     /// How many keys name no subnet.
     pub fn set_stray(&self, count: usize) {
         self.stray.set(whole(count));
+    }
+
+    /// Peers that the store suddenly lacks and that are kept for now.
+    pub fn set_held(&self, count: usize) {
+        self.held.set(whole(count));
+    }
+
+    /// Whether the agent goes on from its last state on disk.
+    pub fn set_stale(&self, stale: bool) {
+        self.stale.set(i64::from(stale));
     }
 
     /// All of them as OpenMetrics text.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use lease::{MacAddr, Subnet};
 
@@ -89,7 +90,13 @@ impl Desired {
 
     /// All peers, by address.
     pub fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
-        self.peers.iter().filter_map(|(address, far)| {
+        self.peers_after(None)
+    }
+
+    /// The peers whose subnets come after this one, by address.
+    pub fn peers_after(&self, subnet: Option<Subnet>) -> impl Iterator<Item = Peer> + '_ {
+        let start = subnet.map_or(Bound::Unbounded, |subnet| Bound::Excluded(subnet.address()));
+        self.peers.range((start, Bound::Unbounded)).filter_map(|(address, far)| {
             let Far { len, mac, dst } = *far;
             Some(Peer { subnet: Subnet::new(*address, len).ok()?, mac, dst })
         })

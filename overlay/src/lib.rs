@@ -39,7 +39,7 @@ pub use kernel::{Deed, ELSEWHERE, ModelKernel, contract};
 pub use kernel::{Failure, Kernel, KernelError, Netlink, Scope};
 pub use observed::Observed;
 pub use op::Op;
-pub use peers::{Local, MASS_FLOOR, MASS_HOLD, Notice, Peers, Reject, STRAYS_KNOWN, Verdict, judge};
+pub use peers::{Guard, Local, MASS_FLOOR, Notice, Peers, Reject, STRAYS_KNOWN, Verdict, judge};
 pub use reconcile::{BATCH, Counts, Heal, Reconciler, State, Step, Totals, kind_of};
 pub use retry::{FIGHT_AFTER, FIRST_DELAY, LONGEST_DELAY, PEACE_AFTER, Retries, Trouble};
 pub use vtep::{SpecError, device_name, overhead, vtep_spec};

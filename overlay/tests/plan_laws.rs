@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use lease::{BackendType, Entry, Event, Expiry, LeaseKey, LeaseRecord, MacAddr, Mtu, Revision, VtepData};
 use overlay::contract::Family;
 use overlay::plan::{Plan, plan, plan_all};
-use overlay::{Deed, Desired, Kernel, Key, Local, ModelKernel, Observed, Op, Peer, Reconciler, RouteKey, State, VtepSpec};
+use overlay::{Deed, Desired, Guard, Kernel, Key, Local, ModelKernel, Observed, Op, Peer, Reconciler, RouteKey, State, VtepSpec};
 use proptest::prelude::*;
 
 const FAMILY: Family = Family::V4;
@@ -251,7 +251,7 @@ proptest! {
         let (mut now, spec) = (Instant::now(), FAMILY.spec());
         let mut peers = std::collections::BTreeMap::new();
         let outcome = block_on(async {
-            let mut reconciler = Reconciler::new(kernel.clone(), spec, local(), now).await.unwrap();
+            let mut reconciler = Reconciler::new(kernel.clone(), spec, local(), Guard::DEFAULT, now).await.unwrap();
             reconciler.leases(&[Event::Init, Event::InitDone(Revision(1))], now);
             for happening in &happenings {
                 match happening {

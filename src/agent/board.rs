@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) config: Option<String>,
     /// Why the subnet file does not say what it should.
     pub(crate) subnet_file: Option<String>,
+    /// When the last state was written that we go on from, in seconds of Unix time, because the store has not answered.
+    pub(crate) stale: Option<u64>,
     pub(crate) warnings: Vec<String>,
 }
 

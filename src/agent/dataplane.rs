@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lease::{Event, Rng};
-use overlay::{Counts, Kernel, KernelError, Local, Netlink, Reconciler, Scope, State, Step, Totals, VtepSpec};
+use lease::{Event, Rng, Subnet};
+use overlay::{Counts, Guard, Kernel, KernelError, Local, Netlink, Peer, Reconciler, Scope, State, Step, Totals, VtepSpec};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,24 @@ const ANSWER: Duration = Duration::from_secs(4);
 /// The kernel does not answer, or refuses everything: how long until it is tried again.
 const KERNEL_PAUSE: Duration = Duration::from_secs(1);
 
+/// Peers in one portion of [`Dataplane::peers`]: some 50 kB.
+const PORTION: usize = 1_024;
+
+/// What a data plane is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    /// What of the kernel is its own.
+    pub(crate) scope: Scope,
+    /// The device that it keeps.
+    pub(crate) spec: VtepSpec,
+    /// What the other hosts' records are held against.
+    pub(crate) local: Local,
+    /// Whether it believes a store that suddenly lacks peers.
+    pub(crate) guard: Guard,
+    /// Peers that an earlier run knew, in force until the store has spoken.
+    pub(crate) known: Vec<Peer>,
+}
+
 /// How the data plane stands, for readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -47,6 +65,8 @@ pub(crate) struct Standing {
     pub(crate) state: State,
     /// How many other hosts it serves.
     pub(crate) peers: usize,
+    /// Whether the store has named all of them.
+    pub(crate) complete: bool,
 }
 
 /// What can be asked of the thread.
@@ -54,6 +74,8 @@ pub(crate) struct Standing {
 enum Ask {
     /// Everything there is to say.
     View(oneshot::Sender<Box<View>>),
+    /// Some of its peers: those after this subnet.
+    Peers(Option<Subnet>, oneshot::Sender<Vec<Peer>>),
     /// Whether it lives.
     Ping(oneshot::Sender<()>),
 }
@@ -67,6 +89,8 @@ pub(crate) struct Dataplane {
     pub(crate) leases: mpsc::Sender<Vec<Event>>,
     /// How it stands; closed when the thread has ended.
     pub(crate) standing: watch::Receiver<Option<Standing>>,
+    /// Changes when the store has said something new of the peers, all of whom it has named before.
+    pub(crate) news: watch::Receiver<u64>,
     /// Notified when the underlay's interface changed.
     pub(crate) underlay: Arc<tokio::sync::Notify>,
 }
@@ -76,10 +100,11 @@ impl Dataplane {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(scope: Scope, spec: VtepSpec, local: Local, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(crate) fn start(job: Job, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let (asks, asked) = mpsc::channel(4);
         let (leases, events) = mpsc::channel(PORTIONS_AHEAD);
         let (say, standing) = watch::channel(None);
+        let (tell, news) = watch::channel(0);
         let underlay = Arc::new(tokio::sync::Notify::new());
         let stop = CancellationToken::new();
         let task = Task {
@@ -87,6 +112,8 @@ impl Dataplane {
             asked,
             events,
             say,
+            tell,
+            heard: 0,
             underlay: Arc::clone(&underlay),
             metrics,
             ops: Tally::default(),
@@ -94,16 +121,25 @@ impl Dataplane {
             counted: Totals::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name("data-plane".to_owned()).spawn(move || runtime.block_on(task.run(scope, spec, local)))?;
-        Ok(Self { stop, asks, leases, standing, underlay })
+        thread::Builder::new().name("data-plane".to_owned()).spawn(move || runtime.block_on(task.run(job)))?;
+        Ok(Self { stop, asks, leases, standing, news, underlay })
     }
 
     /// All that there is to say of it. None when it has ended or does not answer in time.
     pub(crate) async fn view(&self) -> Option<Box<View>> {
-        let (answer, view) = oneshot::channel();
+        self.ask(Ask::View).await
+    }
+
+    /// A portion of its peers, in the order of their subnets: those after this one. None when it does not answer.
+    pub(crate) async fn peers(&self, after: Option<Subnet>) -> Option<Vec<Peer>> {
+        self.ask(|answer| Ask::Peers(after, answer)).await
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
         let asked = async {
-            self.asks.send(Ask::View(answer)).await.ok()?;
-            view.await.ok()
+            self.asks.send(ask(answer)).await.ok()?;
+            answered.await.ok()
         };
         tokio::time::timeout(ANSWER, asked).await.ok().flatten()
     }
@@ -133,6 +169,9 @@ struct Task {
     asked: mpsc::Receiver<Ask>,
     events: mpsc::Receiver<Vec<Event>>,
     say: watch::Sender<Option<Standing>>,
+    tell: watch::Sender<u64>,
+    /// Portions of leases that have come in.
+    heard: u64,
     underlay: Arc<tokio::sync::Notify>,
     metrics: Arc<Metrics>,
     ops: Tally,
@@ -149,15 +188,18 @@ struct Tally {
 }
 
 impl Task {
-    async fn run(mut self, scope: Scope, spec: VtepSpec, local: Local) {
+    async fn run(mut self, job: Job) {
         let mut said = None;
         while !self.stop.is_cancelled() {
             let opened = async {
-                let kernel = Netlink::open(scope.clone())?;
-                Reconciler::new(kernel, spec.clone(), local.clone(), Instant::now()).await
+                let Job { scope, spec, local, guard, known: _ } = job.clone();
+                Reconciler::new(Netlink::open(scope)?, spec, local, guard, Instant::now()).await
             };
             match opened.await {
-                Ok(reconciler) => return self.work(reconciler).await,
+                Ok(mut reconciler) => {
+                    reconciler.inherit(job.known);
+                    return self.work(reconciler).await;
+                }
                 Err(error) => {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
@@ -185,7 +227,7 @@ impl Task {
                         while reconciler.pending() < PENDING
                             && let Ok(events) = self.events.try_recv()
                         {
-                            reconciler.leases(&events, Instant::now());
+                            self.take_in(&events, &mut reconciler);
                         }
                         continue;
                     }
@@ -204,7 +246,7 @@ impl Task {
             let due = reconciler.next_due().map_or(audit, |due| due.min(audit));
             tokio::select! {
                 events = self.events.recv() => match events {
-                    Some(events) => reconciler.leases(&events, Instant::now()),
+                    Some(events) => self.take_in(&events, &mut reconciler),
                     None => return,
                 },
                 () = self.stop.cancelled() => return,
@@ -222,6 +264,11 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn take_in<K: Kernel>(&mut self, events: &[Event], reconciler: &mut Reconciler<K>) {
+        reconciler.leases(events, Instant::now());
+        self.heard += 1;
     }
 
     /// Tells the others what a step has come to.
@@ -248,12 +295,11 @@ impl Task {
             self.ops.ops = 0;
         }
         self.count(reconciler);
-        let standing = Some(Standing { state: reconciler.state(), peers: reconciler.desired().len() });
-        self.say.send_if_modified(|before| {
-            let changed = *before != standing;
-            *before = standing;
-            changed
-        });
+        let complete = reconciler.peers().is_complete();
+        put(&self.say, Some(Standing { state: reconciler.state(), peers: reconciler.desired().len(), complete }));
+        if complete {
+            put(&self.tell, self.heard);
+        }
     }
 
     fn count<K: Kernel>(&mut self, reconciler: &Reconciler<K>) {
@@ -268,6 +314,7 @@ impl Task {
         }
         self.metrics.set_peers(reconciler.desired().len());
         self.metrics.set_rejected(reconciler.peers().rejected().len());
+        self.metrics.set_held(reconciler.peers().held().count());
         self.metrics.set_stray(reconciler.peers().strays());
         for (kind, now @ Counts { heals, applied, refused }) in reconciler.totals() {
             let before = self.counted.insert(kind, *now).unwrap_or_default();
@@ -285,12 +332,21 @@ impl Task {
         if said.as_ref() != Some(&text) {
             tracing::error!(error = %text, retry_in = ?KERNEL_PAUSE, "kernel cannot be programmed");
             self.say.send_modify(|standing| {
-                let peers = standing.take().map_or(0, |standing| standing.peers);
-                *standing = Some(Standing { state: State::Troubled(1, text.clone()), peers });
+                let (peers, complete) = standing.take().map_or((0, false), |standing| (standing.peers, standing.complete));
+                *standing = Some(Standing { state: State::Troubled(1, text.clone()), peers, complete });
             });
             *said = Some(text);
         }
     }
+}
+
+/// Says it, if it is news.
+fn put<T: PartialEq>(say: &watch::Sender<T>, now: T) {
+    say.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
 }
 
 /// Answers an asker, who may have gone away meanwhile. There is no view while the kernel cannot be read at all.
@@ -298,7 +354,10 @@ fn answer<K: Kernel>(ask: Ask, reconciler: Option<&Reconciler<K>>) {
     match (ask, reconciler) {
         (Ask::Ping(asker), _) => drop(asker.send(())),
         (Ask::View(asker), Some(reconciler)) => drop(asker.send(Box::new(view::of(reconciler)))),
-        (Ask::View(_), None) => {}
+        (Ask::Peers(after, asker), Some(reconciler)) => {
+            drop(asker.send(reconciler.desired().peers_after(after).take(PORTION).collect()));
+        }
+        (Ask::View(_) | Ask::Peers(..), None) => {}
     }
 }
 

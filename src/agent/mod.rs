@@ -10,11 +10,15 @@
 
 mod board;
 mod dataplane;
+mod dispatch;
+mod ends;
 mod notices;
 mod place;
+mod remember;
 mod reporter;
 mod session;
 mod sources;
+mod subnet_file;
 mod view;
 
 use std::sync::Arc;
@@ -22,7 +26,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lease::LeaseStore;
-use lease::store::etcd::EtcdStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -34,8 +37,9 @@ use crate::{status, systemd};
 use board::Board;
 
 pub(crate) use place::{claim_for, find as find_place};
+use session::Sessions;
 pub(crate) use session::wanted;
-pub(crate) use sources::{store_of, usable};
+pub(crate) use sources::{Usable, store_of, usable};
 
 /// How often the data plane is asked whether it lives.
 const PULSE: Duration = Duration::from_secs(10);
@@ -78,10 +82,11 @@ async fn agent(options: Options) -> anyhow::Result<()> {
     tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready));
     tasks.spawn(pulse(board.clone()));
     let config = sources::follow_config(store.clone(), &mut tasks);
+    let sessions = Sessions::new(options, store, metrics, board, config);
     let stopped = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
-        never = sessions(&options, &store, &metrics, &board, config) => match never {},
+        never = run_sessions(sessions) => match never {},
     };
     systemd::stopping();
     tracing::info!(signal = stopped, "loden agent stops; lease and data plane stay as they are");
@@ -89,19 +94,12 @@ async fn agent(options: Options) -> anyhow::Result<()> {
 }
 
 /// One session after another.
-async fn sessions(
-    options: &Options,
-    store: &EtcdStore,
-    metrics: &Arc<Metrics>,
-    board: &Board,
-    mut config: sources::ConfigFeed,
-) -> std::convert::Infallible {
-    let mut memory = session::Memory::default();
+async fn run_sessions(mut sessions: Sessions) -> std::convert::Infallible {
     loop {
-        match session::run(options, store, metrics, board, &mut config, &mut memory).await {
+        match sessions.run_one().await {
             Ok(why) => tracing::info!(why, "beginning again from the kernel as it is"),
             Err(error) => {
-                board.blocked(format!("{error:#}"));
+                sessions.board.blocked(format!("{error:#}"));
                 tracing::error!(error = format!("{error:#}"), retry_in = ?SESSION_PAUSE, "cannot go on");
                 tokio::time::sleep(SESSION_PAUSE).await;
             }

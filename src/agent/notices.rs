@@ -53,11 +53,11 @@ fn say(notice: Notice) {
         Notice::Recovered(key) => tracing::info!(%key, "lease accepted that had been rejected"),
         Notice::OtherBackend(key, backend) => tracing::warn!(%key, ?backend, "lease of another backend ignored"),
         Notice::Stray(key) => tracing::warn!(key, "key names no subnet: ignored"),
-        Notice::Held { missing, of } => tracing::error!(
+        Notice::Held { missing, of, until } => tracing::error!(
             missing,
             of,
-            hold = ?overlay::MASS_HOLD,
-            "the store suddenly lacks peers: they are kept for now; look at the store"
+            hold = ?until.saturating_duration_since(Instant::now()),
+            "the store suddenly lacks peers: they are kept for now; look at the store, or start again with --mass-removal-accept"
         ),
         Notice::HoldOver(gone) => tracing::warn!(gone, "peers removed that the store has lacked all the time"),
     }

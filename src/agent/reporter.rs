@@ -1,7 +1,7 @@
 //! Those who tell: readiness, systemd, metrics, and the report for `loden status`.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lease::LeaseKey;
 use lease::claim::How;
@@ -35,6 +35,7 @@ pub(super) async fn watch_readiness(
         let mut standing = now.dataplane.as_ref().map(|dataplane| dataplane.standing.clone());
         let store = health.borrow_and_update().clone();
         metrics.set_store_up(store == Health::Up);
+        metrics.set_stale(now.stale.is_some());
         let lease_now = lease.as_mut().map(|lease| lease.borrow_and_update().clone());
         metrics.set_lease_end(lease_end(lease_now.as_ref()));
         let standing_now = standing.as_mut().and_then(|standing| standing.borrow_and_update().clone());
@@ -44,7 +45,7 @@ pub(super) async fn watch_readiness(
             systemd::status(&line);
             last_line = line;
         }
-        if readiness == Readiness::Ready && !told_ready {
+        if readiness.is_ready() && !told_ready {
             systemd::ready();
             told_ready = true;
         }
@@ -53,7 +54,8 @@ pub(super) async fn watch_readiness(
             if changed {
                 match &readiness {
                     Readiness::Ready => tracing::info!("ready"),
-                    Readiness::NotReady(reason) if *before == Readiness::Ready => tracing::warn!(reason, "not ready any more"),
+                    Readiness::ReadyBut(matter) => tracing::warn!(matter, "ready, but not all is well"),
+                    Readiness::NotReady(reason) if before.is_ready() => tracing::warn!(reason, "not ready any more"),
                     Readiness::NotReady(reason) if matches!(standing_now, Some(Standing { state: State::Troubled(..), .. })) => {
                         tracing::warn!(reason, "not ready yet");
                     }
@@ -91,6 +93,12 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
     if facts.stuck {
         return Readiness::NotReady("the data plane does not answer".to_owned());
     }
+    // On the last state: no lease can be asked for, and what is known is in the kernel.
+    if let (None, Some(_), Some(Standing { state: State::Waiting, .. }), None) = (&facts.blocked, facts.stale, standing, &facts.subnet_file)
+        && !matches!(lease, Some(LeaseState::Lost { .. }))
+    {
+        return Readiness::ReadyBut(STALE.to_owned());
+    }
     let reason = match (facts.blocked.as_ref(), lease, standing) {
         (Some(reason), ..) => reason.clone(),
         (None, Some(LeaseState::Claiming { reason }), _) if reason.is_empty() => "claiming a lease".to_owned(),
@@ -106,9 +114,22 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
     Readiness::NotReady(reason)
 }
 
+/// What a start from the last state means, for people.
+const STALE: &str = "going on from the last state on disk: the store has not answered since the start";
+
+/// The same, with its age.
+fn stale(written: u64) -> String {
+    format!("{STALE}; it is {} s old", unix_now().as_secs().saturating_sub(written))
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 fn line(readiness: &Readiness, key: Option<LeaseKey>, standing: Option<&Standing>, store: &Health) -> String {
     let ready = match readiness {
         Readiness::Ready => "ready".to_owned(),
+        Readiness::ReadyBut(matter) => format!("ready, {matter}"),
         Readiness::NotReady(reason) => format!("not ready: {reason}"),
     };
     let key = key.map_or_else(String::new, |key| format!(", {key}"));
@@ -170,15 +191,14 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
     };
     let lease = lease(&facts);
     let not_ready_because = match readiness {
-        Readiness::Ready => None,
+        Readiness::Ready | Readiness::ReadyBut(_) => None,
         Readiness::NotReady(reason) => Some(reason.clone()),
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime: started.elapsed().as_secs(),
-        now_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        now_unix_ms: u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX),
         ready: not_ready_because.is_none(),
         not_ready_because,
         lease,
@@ -192,6 +212,7 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
         heals: Vec::new(),
         fights: Vec::new(),
         held_removals: None,
+        stale: facts.stale.is_some(),
         warnings: facts.warnings,
     };
     if let Some(view) = view {
@@ -209,6 +230,7 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
     if let Some(LeaseState::Held(held)) = facts.lease.as_ref().map(|lease| lease.borrow().clone()) {
         report.warnings.extend(held.warnings.iter().map(ToString::to_string));
     }
+    report.warnings.extend(facts.stale.map(stale));
     report.warnings.extend(facts.subnet_file);
     report.warnings.extend(facts.config);
     report

@@ -63,8 +63,17 @@ pub(crate) enum Unusable {
     NotYet { key: String, what: &'static str },
 }
 
+/// A configuration that can be used.
+#[derive(Debug, Clone)]
+pub(crate) struct Usable {
+    pub(crate) config: NetworkConfig,
+    pub(crate) vxlan: VxlanConfig,
+    /// As the store has it.
+    pub(crate) text: String,
+}
+
 /// What a configuration's text comes to.
-pub(crate) fn usable(text: Option<&str>, key: &str) -> Result<(NetworkConfig, VxlanConfig), Unusable> {
+pub(crate) fn usable(text: Option<&str>, key: &str) -> Result<Usable, Unusable> {
     let key = key.to_owned();
     let Some(text) = text else { return Err(Unusable::Missing { key }) };
     let config: NetworkConfig = match text.parse() {
@@ -75,20 +84,20 @@ pub(crate) fn usable(text: Option<&str>, key: &str) -> Result<(NetworkConfig, Vx
         return Err(Unusable::NotYet { key, what: "IPv6 (EnableIPv6)" });
     }
     match config.backend {
-        Backend::Vxlan(vxlan) => Ok((config, vxlan)),
+        Backend::Vxlan(vxlan) => Ok(Usable { config, vxlan, text: text.to_owned() }),
         Backend::HostGw => Err(Unusable::NotYet { key, what: "backend host-gw" }),
         Backend::Alloc => Err(Unusable::NotYet { key, what: "backend alloc" }),
     }
 }
 
 /// The next configuration that can be used. Says once what is the matter with one that cannot.
-pub(crate) async fn next_usable(feed: &mut ConfigFeed, key: &str, mut say: impl FnMut(&Unusable)) -> Option<(NetworkConfig, VxlanConfig)> {
+pub(crate) async fn next_usable(feed: &mut ConfigFeed, key: &str, mut say: impl FnMut(&Unusable)) -> Option<Usable> {
     let mut said = None;
     loop {
         let text = feed.borrow_and_update().clone();
         if let Some(text) = text {
             match usable(text.as_deref(), key) {
-                Ok(config) => return Some(config),
+                Ok(usable) => return Some(usable),
                 Err(unusable) if said.as_ref() != Some(&unusable) => {
                     say(&unusable);
                     said = Some(unusable);

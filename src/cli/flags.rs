@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use overlay::Guard;
 
 use super::endpoint::{Endpoints, EtcdPrefix};
-use super::values::{IfaceSelector, RenewMargin, Secret, go_bool, ip, pattern, port, public_ipv4, public_ipv6, subnet_file};
+use super::values::{IfaceSelector, RenewMargin, Secret, StateFile, go_bool, ip, pattern, port, public_ipv4, public_ipv6, subnet_file};
 
 /// The heading of the flags that a subcommand other than `agent` takes, but has no use for.
-pub(super) const AGENT_ONLY: [&str; 3] = ["Lease and subnet file", "Health", "Accepted for later"];
+pub(super) const AGENT_ONLY: [&str; 4] = ["Lease and files", "Guard against mass removals", "Health", "Accepted for later"];
 
 const AFTER_HELP: &str = "\
 Flags are written as flanneld takes them: -flag or --flag, with =VALUE or a VALUE after it; a boolean stands alone or takes =true or =false.
@@ -59,6 +60,8 @@ pub(super) struct AgentFlags {
     pub(super) interface: InterfaceFlags,
     #[command(flatten)]
     pub(super) lease: LeaseFlags,
+    #[command(flatten)]
+    pub(super) guard: GuardFlags,
     #[command(flatten)]
     pub(super) health: HealthFlags,
     #[command(flatten)]
@@ -117,7 +120,7 @@ pub(super) struct InterfaceFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Lease and subnet file")]
+#[command(next_help_heading = "Lease and files")]
 pub(super) struct LeaseFlags {
     /// Where the lease is written for CNI and Docker; the status socket stands beside it
     #[arg(long, value_name = "FILE", default_value = SUBNET_FILE, value_parser = subnet_file)]
@@ -125,6 +128,23 @@ pub(super) struct LeaseFlags {
     /// Renew the lease at the latest when this many minutes are left, 1 to 1439
     #[arg(long, value_name = "MINUTES", default_value = "60")]
     pub(super) subnet_lease_renew_margin: RenewMargin,
+    /// Where the agent keeps what it last knew, for a start while the store is away; none for nowhere
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/loden/state")]
+    pub(super) state_file: StateFile,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Guard against mass removals")]
+pub(super) struct GuardFlags {
+    /// Hold the removal of peers when a list of the store lacks more than this percentage of them, and at least three
+    #[arg(long, value_name = "PERCENT", default_value_t = Guard::DEFAULT.percent, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(super) mass_removal_percent: u8,
+    /// How many seconds it is held
+    #[arg(long, value_name = "SECONDS", default_value_t = Guard::DEFAULT.hold.as_secs(), value_parser = seconds)]
+    pub(super) mass_removal_hold: u64,
+    /// Hold nothing: believe the store at once. For a start after a cluster was really reduced
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) mass_removal_accept: bool,
 }
 
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
@@ -204,8 +224,10 @@ pub(super) struct LaterFlags {
 const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
 const NET_CONF: &str = "/etc/kube-flannel/net-conf.json";
 
+/// Seconds: at most ten years, so that a moment so far ahead can be reckoned.
 fn seconds(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("{text:?} is no number of seconds"))
+    let number: Option<u64> = text.parse().ok();
+    number.filter(|seconds| *seconds <= 315_360_000).ok_or_else(|| format!("{text:?} is no number of seconds from 0 to 315360000"))
 }
 
 impl LaterFlags {

@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use overlay::Guard;
+
 use super::endpoint::{Endpoint, EtcdPrefix};
-use super::flags::{AgentFlags, EtcdFlags, HealthFlags, InterfaceFlags, LeaseFlags, LoggingFlags};
+use super::flags::{AgentFlags, EtcdFlags, GuardFlags, HealthFlags, InterfaceFlags, LeaseFlags, LoggingFlags};
 use super::values::{IfaceSelector, Secret};
 
 /// What the agent, and the commands that act in its place, are told.
@@ -21,6 +23,10 @@ pub struct Options {
     pub subnet_file: PathBuf,
     /// How long before its end the lease is renewed at the latest.
     pub renew_margin: Duration,
+    /// Where the last state is kept; none for nowhere.
+    pub state_file: Option<PathBuf>,
+    /// Whether a store is believed that suddenly lacks peers.
+    pub guard: Guard,
     /// What `FLANNEL_IPMASQ` says.
     pub ip_masq: bool,
     /// Where health and metrics are served; none when that is off.
@@ -148,9 +154,9 @@ impl TryFrom<AgentFlags> for Options {
     type Error = OptionsError;
 
     fn try_from(flags: AgentFlags) -> Result<Self, OptionsError> {
-        let AgentFlags { etcd, interface, lease, health, logging, later } = flags;
+        let AgentFlags { etcd, interface, lease, guard, health, logging, later } = flags;
         let InterfaceFlags { iface, iface_regex, iface_can_reach, public_ip, public_ipv6 } = interface;
-        let LeaseFlags { subnet_file, subnet_lease_renew_margin } = lease;
+        let LeaseFlags { subnet_file, subnet_lease_renew_margin, state_file } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
         let LoggingFlags { verbosity, version: _ } = logging;
         let etcd = EtcdOptions::try_from(etcd)?;
@@ -161,11 +167,23 @@ impl TryFrom<AgentFlags> for Options {
             interface: InterfaceOptions { selectors: iface, patterns: iface_regex, can_reach: iface_can_reach, public_ip, public_ipv6 },
             subnet_file,
             renew_margin: subnet_lease_renew_margin.as_duration(),
+            state_file: state_file.0,
+            guard: guard.into(),
             ip_masq: later.ip_masq,
             healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),
             verbosity,
             without_effect,
         })
+    }
+}
+
+impl From<GuardFlags> for Guard {
+    fn from(flags: GuardFlags) -> Self {
+        let GuardFlags { mass_removal_percent, mass_removal_hold, mass_removal_accept } = flags;
+        if mass_removal_accept {
+            return Self::OFF;
+        }
+        Self { percent: mass_removal_percent, hold: Duration::from_secs(mass_removal_hold) }
     }
 }
 

@@ -151,6 +151,25 @@ pub(super) fn subnet_file(text: &str) -> Result<PathBuf, ValueError> {
     Ok(path.to_owned())
 }
 
+/// A file for the agent's own state; none where it is to keep none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StateFile(pub(super) Option<PathBuf>);
+
+impl FromStr for StateFile {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let path = Path::new(text);
+        match text {
+            "none" => Ok(Self(None)),
+            _ if text.ends_with('/') || path.file_name().is_none() => {
+                wrong(format!("{text:?} names no file: give one, such as /var/lib/loden/state, or none"))
+            }
+            _ => Ok(Self(Some(path.to_owned()))),
+        }
+    }
+}
+
 /// Text that is not to be shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -213,6 +232,13 @@ mod tests {
     fn a_pattern_that_does_not_compile_is_one_line() {
         let error = pattern("eth(0").unwrap_err().to_string();
         assert!(error.contains("unclosed group") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn the_state_file_is_a_file_or_none() {
+        assert_eq!("none".parse(), Ok(StateFile(None)));
+        assert_eq!("./none".parse(), Ok(StateFile(Some(PathBuf::from("./none")))));
+        assert!(["", "/", "/var/lib/loden/", ".."].into_iter().all(|text| text.parse::<StateFile>().is_err()));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, the subnet
-//! file and the status socket. The lease stays (`loden release` gives it back), and so does forwarding, which others may need.
+//! file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does forwarding, which others may need.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -38,7 +38,8 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                 }
             }
         }
-        for path in [options.subnet_file.clone(), status::socket_path(&options.subnet_file)] {
+        let socket = status::socket_path(&options.subnet_file);
+        for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut out)?;
         }
         if out.is_empty() {
@@ -82,8 +83,8 @@ async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::
     }
     let store = store_of(&options.etcd)?;
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
-    let (_, ours) = usable(text.as_deref(), &store.config_key())?;
-    Ok(ours.vni == vxlan.vni)
+    let ours = usable(text.as_deref(), &store.config_key())?;
+    Ok(ours.vxlan.vni == vxlan.vni)
 }
 
 fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use lease::claim::{self, Foreseen};
 use lease::{Event, LeaseStore, Rng};
 use overlay::{Kernel, Netlink, Notice, Peers, Scope};
 
-use crate::agent::{claim_for, find_place, store_of, usable, wanted};
+use crate::agent::{Usable, claim_for, find_place, store_of, usable, wanted};
 use crate::cli::Options;
 use crate::subnet_env::{Remembered, SubnetEnv};
 
@@ -21,7 +21,7 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
         let place = find_place(&options.interface).await?;
         let store = store_of(&options.etcd)?;
         let text = store.config().await?;
-        let (config, vxlan) = usable(text.as_deref(), &store.config_key())?;
+        let Usable { config, vxlan, text: _ } = usable(text.as_deref(), &store.config_key())?;
         let remembered = Remembered::read(&options.subnet_file).key();
         let claim = claim_for(&place, &config, vxlan, remembered).await?;
         let snapshot = store.list().await?;
@@ -38,8 +38,8 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
         let content = SubnetEnv::of_ipv4(spec.network, local.subnet, spec.mtu, options.ip_masq).render();
         let device = spec.name.clone();
         desired.set_vtep(spec);
-        let mut peers = Peers::new(local);
-        peers.inherit(observed.peers(), &mut desired);
+        let mut peers = Peers::new(local, options.guard);
+        peers.inherit(observed.peers(), &mut desired, &mut |_| ());
         let events = [Event::Init].into_iter().chain(snapshot.entries.into_iter().map(Event::InitApply));
         for event in events.chain([Event::InitDone(snapshot.revision)]) {
             peers.fold(&event, &mut desired, Instant::now(), &mut |_| ());
@@ -47,7 +47,9 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
         for notice in peers.take_notices() {
             match notice {
                 Notice::Rejected(key, reason) => writeln!(out, "# lease {key} is rejected: {reason}")?,
-                Notice::Held { missing, of } => writeln!(out, "# {missing} of {of} peers are in no lease: they would be kept for now")?,
+                Notice::Held { missing, of, until: _ } => {
+                    writeln!(out, "# {missing} of {of} peers are in no lease: they would be kept for now")?
+                }
                 Notice::Recovered(_) | Notice::OtherBackend(..) | Notice::Stray(_) | Notice::HoldOver(_) => {}
             }
         }

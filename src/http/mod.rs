@@ -24,8 +24,21 @@ use crate::metrics::Metrics;
 pub enum Readiness {
     /// The lease is held and the data plane verified.
     Ready,
+    /// It does its work, but a person should know this.
+    ReadyBut(String),
     /// It does not, and this is why.
     NotReady(String),
+}
+
+impl Readiness {
+    /// Whether it does its work.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Ready | Self::ReadyBut(_) => true,
+            Self::NotReady(_) => false,
+        }
+    }
 }
 
 /// The address cannot be served on.
@@ -96,6 +109,7 @@ impl Server {
 async fn readyz(State(Shared { readiness, metrics: _ }): State<Shared>) -> (StatusCode, String) {
     match &*readiness.borrow() {
         Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
+        Readiness::ReadyBut(matter) => (StatusCode::OK, format!("ready, {matter}\n")),
         Readiness::NotReady(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }

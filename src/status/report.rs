@@ -44,6 +44,9 @@ pub struct Report {
     pub fights: Vec<Fight>,
     /// A removal of many peers at once that is held back.
     pub held_removals: Option<Held>,
+    /// Whether it goes on from its last state on disk, because the store has not answered since the start.
+    #[serde(default)]
+    pub stale: bool,
     /// What a person should know, and nothing above says.
     pub warnings: Vec<String>,
 }

@@ -46,6 +46,7 @@ pub(super) fn report() -> Report {
         heals: vec![Heal { at_unix_ms: 997_000, command: "ip route replace 10.5.33.0/24".into(), why: "route deleted".into() }],
         fights: vec![],
         held_removals: None,
+        stale: false,
         warnings: vec![],
     }
 }

@@ -1,10 +1,9 @@
 //! The subnet file: what CNI and Docker read to know this host's subnet.
 //!
-//! Written byte for byte as flanneld writes it ([`SubnetEnv::render`]), atomically ([`put()`]), and kept in place against
+//! Written byte for byte as flanneld writes it ([`SubnetEnv::render`]), atomically, and kept in place against
 //! whoever removes or edits it ([`SubnetFile`]). Read back at the start for the subnet that this host had
 //! ([`Remembered`]); what cannot be read there is a warning, never a failure.
 
-mod put;
 mod watch;
 
 use std::fmt::Write;
@@ -13,7 +12,6 @@ use std::path::Path;
 
 use lease::{LeaseKey, Mtu, Subnet};
 
-pub use put::{PutError, put};
 pub use watch::{Disturbance, Harm, SubnetFile};
 
 /// What the file says.

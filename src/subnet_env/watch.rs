@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,8 +14,10 @@ use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::put::{PutError, put};
+use crate::file::{self, PutError};
 
+/// Everybody may read it: CNI plugins and Docker's scripts do.
+const FILE: file::Kind = file::Kind { flag: "--subnet-file", mode: 0o644 };
 /// How often to look without a hint.
 const AUDIT: Duration = Duration::from_secs(30);
 /// How long a writer is left to finish after a hint; also what bounds the looks that a flood of hints causes.
@@ -82,7 +84,7 @@ impl SubnetFile {
             return Ok(false);
         }
         let (path, content) = (self.path.clone(), content.to_owned());
-        match tokio::task::spawn_blocking(move || put(&path, &content)).await {
+        match tokio::task::spawn_blocking(move || file::put(&path, FILE, |file| file.write_all(content.as_bytes()))).await {
             Ok(Ok(())) => {
                 // Our own failures to write were nobody's disturbances.
                 if std::mem::take(&mut self.failed) {

@@ -4,6 +4,7 @@ mod bad_input;
 mod bad_records;
 mod commands;
 mod healing;
+mod last_state;
 mod leases;
 mod peers;
 mod restart;

@@ -4,32 +4,27 @@
 //!   lease stays in force.
 //! - Of two leases that conflict (overlapping subnets, one MAC at two addresses) the older is in force, on every host
 //!   and in whatever order they came. The younger waits, and takes its place when the conflict is gone.
-//! - Nothing is taken away on the word of an incomplete snapshot, nor, for [`MASS_HOLD`], on the word of one in which
-//!   most peers are missing at once, or by a store that has gone back in time. Explicit deletes and expiries pass.
+//! - Nothing is taken away on the word of an incomplete snapshot, nor, for as long as the [`Guard`] holds them, on the word of one in
+//!   which most peers are missing at once, or of a store that has gone back in time. Explicit deletes and expiries pass.
 //! - What the kernel already carries when the agent starts is *inherited*: it stays as it is until the first complete
 //!   snapshot says otherwise.
 
 mod contest;
+mod guard;
 mod judge;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lease::{BackendType, Entry, Event, LeaseKey, Revision, Subnet};
 
 use crate::desired::{Desired, Peer};
 use crate::entry::Key;
 use contest::{Contest, Outcome};
+pub use guard::{Guard, MASS_FLOOR};
 pub use judge::{Local, Reject, Verdict, judge};
-
-/// Fewer peers than this may be missing from a snapshot without being held: hosts do leave while nobody watches.
-pub const MASS_FLOOR: usize = 3;
-
-/// How long peers stay in force that a snapshot suddenly does not name. Long enough for hosts to claim their leases
-/// again after the store was lost, short enough to be waited for.
-pub const MASS_HOLD: Duration = Duration::from_secs(300);
 
 /// So many keys that name no subnet are told apart: more are a mistake of another kind.
 pub const STRAYS_KNOWN: usize = 1_000;
@@ -51,6 +46,8 @@ pub enum Notice {
         missing: usize,
         /// Of how many.
         of: usize,
+        /// Until when.
+        until: Instant,
     },
     /// The hold is over: so many peers were taken away after all.
     HoldOver(usize),
@@ -60,6 +57,7 @@ pub enum Notice {
 #[derive(Debug)]
 pub struct Peers {
     local: Local,
+    guard: Guard,
     contest: Contest,
     /// Peers of the kernel's that no lease has vouched for yet.
     inherited: BTreeSet<Subnet>,
@@ -93,10 +91,11 @@ struct Rejected {
 impl Peers {
     /// No peers yet, for this host.
     #[must_use]
-    pub fn new(local: Local) -> Self {
+    pub fn new(local: Local, guard: Guard) -> Self {
         let contest = Contest::new(!local.network.is_ipv4());
         Self {
             local,
+            guard,
             contest,
             inherited: BTreeSet::new(),
             rejected: BTreeMap::new(),
@@ -158,12 +157,12 @@ impl Peers {
         std::mem::take(&mut self.notices)
     }
 
-    /// Takes in what the kernel already carries, before the store has said anything.
-    pub fn inherit(&mut self, peers: impl IntoIterator<Item = Peer>, desired: &mut Desired) {
+    /// Takes in what the kernel already carries, or what an earlier run has written down, before the store has said anything.
+    pub fn inherit(&mut self, peers: impl IntoIterator<Item = Peer>, desired: &mut Desired, touch: &mut impl FnMut(Key)) {
         for peer in peers {
             let free = desired.overlapping(peer.subnet).is_none() && desired.holder(peer.mac).is_none_or(|other| other.dst == peer.dst);
             if free && !self.complete && judge::check(&self.local, peer).is_ok() {
-                desired.put(peer, &mut |_| ());
+                desired.put(peer, touch);
                 self.inherited.insert(peer.subnet);
             }
         }
@@ -253,10 +252,10 @@ impl Peers {
         self.rejected.retain(|_, rejected| rejected.generation == generation);
         let missing = self.contest.missing(generation).count() + self.inherited.len();
         let of = self.incoming.take().map_or(0, |incoming| incoming.peers_before);
-        if (missing >= MASS_FLOOR && missing * 2 > of) || (went_back && missing > 0) {
-            let until = *self.held_until.get_or_insert(now + MASS_HOLD);
+        if self.guard.holds(missing, of, went_back) {
+            let until = *self.held_until.get_or_insert(now + self.guard.hold);
             if until > now {
-                self.notices.push(Notice::Held { missing, of });
+                self.notices.push(Notice::Held { missing, of, until });
                 return;
             }
         }

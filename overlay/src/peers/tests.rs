@@ -24,7 +24,7 @@ impl Set {
             mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
             addresses: vec!["192.168.0.1".parse().unwrap()],
         };
-        Self { peers: Peers::new(local), desired: Desired::default(), now: Instant::now() }
+        Self { peers: Peers::new(local, Guard::DEFAULT), desired: Desired::default(), now: Instant::now() }
     }
 
     fn fold(&mut self, events: impl IntoIterator<Item = Event>) -> &mut Self {
@@ -139,7 +139,7 @@ fn the_last_good_record_stays_in_force_until_the_lease_goes() {
 fn a_bad_record_of_a_peer_that_the_kernel_carries_keeps_it_across_a_restart() {
     let mut set = Set::new();
     let peer = Peer { subnet: "10.5.2.0/24".parse().unwrap(), mac: MacAddr::new([2, 0, 0, 0, 0, 2]), dst: [192, 168, 0, 2].into() };
-    set.peers.inherit([peer], &mut set.desired);
+    set.peers.inherit([peer], &mut set.desired, &mut |_| ());
     set.snapshot([Entry { record: Err(RecordError::Json("x".to_owned())), ..host(2) }, host(3)]);
     assert_eq!(set.desired.peer(peer.subnet), Some(peer));
     set.fold([Event::Delete(host(2).key)]);
@@ -150,7 +150,7 @@ fn a_bad_record_of_a_peer_that_the_kernel_carries_keeps_it_across_a_restart() {
 fn what_the_kernel_carried_goes_only_when_a_complete_snapshot_does_not_name_it() {
     let mut set = Set::new();
     let peer = Peer { subnet: "10.5.9.0/24".parse().unwrap(), mac: MacAddr::new([2, 0, 0, 0, 0, 9]), dst: [192, 168, 0, 9].into() };
-    set.peers.inherit([peer], &mut set.desired);
+    set.peers.inherit([peer], &mut set.desired, &mut |_| ());
     set.fold([Event::Init, Event::InitApply(host(2))]);
     assert!(!set.peers.is_complete() && set.subnets().contains("10.5.9.0/24"));
     set.fold([Event::InitDone(Revision(1))]);
@@ -188,7 +188,7 @@ fn a_snapshot_without_most_peers_is_held_and_explicit_deletes_pass() {
     set.snapshot((2..=11).map(host)).snapshot([host(2)]);
     assert_eq!(set.desired.len(), 10, "held");
     assert_eq!(set.peers.held().count(), 9);
-    assert!(set.peers.take_notices().contains(&Notice::Held { missing: 9, of: 10 }));
+    assert!(set.peers.take_notices().contains(&Notice::Held { missing: 9, of: 10, until: set.now + Guard::DEFAULT.hold }));
     set.fold([Event::Delete(host(3).key)]);
     assert_eq!(set.desired.len(), 9, "a delete passes");
     set.snapshot((4..=11).map(host));
@@ -199,7 +199,7 @@ fn a_snapshot_without_most_peers_is_held_and_explicit_deletes_pass() {
 fn a_hold_ends_with_its_time() {
     let mut set = Set::new();
     set.snapshot((2..=11).map(host)).snapshot([]);
-    let (early, late) = (set.now + MASS_HOLD / 2, set.now + MASS_HOLD);
+    let (early, late) = (set.now + Guard::DEFAULT.hold / 2, set.now + Guard::DEFAULT.hold);
     set.now = early;
     set.snapshot([]);
     set.peers.tick(&mut set.desired, early, &mut |_| ());
@@ -213,7 +213,7 @@ fn a_hold_does_not_end_on_the_word_of_half_a_snapshot() {
     let mut set = Set::new();
     set.snapshot((2..=11).map(host)).snapshot([]);
     set.fold([Event::Init, Event::InitApply(host(2))]);
-    set.peers.tick(&mut set.desired, set.now + MASS_HOLD, &mut |_| ());
+    set.peers.tick(&mut set.desired, set.now + Guard::DEFAULT.hold, &mut |_| ());
     assert_eq!(set.desired.len(), 10, "the rest may be on its way");
     assert_eq!(set.peers.next_due(), None, "a time that has passed would have whoever waits for it spin");
     set.fold((3..=11).map(|n| Event::InitApply(host(n)))).fold([Event::InitDone(Revision(10))]);

@@ -13,12 +13,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::desired::Desired;
+use crate::desired::Peer;
 use crate::device::{IfIndex, VtepSpec};
 use crate::entry::Key;
 use crate::event::Event;
 use crate::kernel::{Kernel, KernelError};
 use crate::observed::Observed;
-use crate::peers::{Local, Notice, Peers};
+use crate::peers::{Guard, Local, Notice, Peers};
 use crate::plan::{self, Blocked};
 use crate::retry::Retries;
 pub use batch::BATCH;
@@ -78,13 +79,14 @@ impl<K: Kernel> Reconciler<K> {
     ///
     /// # Errors
     /// [`KernelError`] when it cannot be read.
-    pub async fn new(mut kernel: K, spec: VtepSpec, local: Local, now: Instant) -> Result<Self, KernelError> {
+    pub async fn new(mut kernel: K, spec: VtepSpec, local: Local, guard: Guard, now: Instant) -> Result<Self, KernelError> {
         let started = Instant::now();
         let observed = kernel.dump().await?;
         let mut desired = Desired::default();
         desired.set_vtep(spec);
-        let mut peers = Peers::new(local);
-        peers.inherit(observed.peers(), &mut desired);
+        let mut peers = Peers::new(local, guard);
+        // They are there already: whatever differs is found by the comparison.
+        peers.inherit(observed.peers(), &mut desired, &mut |_| ());
         let mut reconciler = Self {
             kernel,
             desired,
@@ -105,6 +107,12 @@ impl<K: Kernel> Reconciler<K> {
         };
         reconciler.compare(Cause::Wish);
         Ok(reconciler)
+    }
+
+    /// Takes in the peers that an earlier run knew, until the store has spoken.
+    pub fn inherit(&mut self, known: impl IntoIterator<Item = Peer>) {
+        let Self { peers, desired, dirty, .. } = self;
+        peers.inherit(known, desired, &mut |key| look(dirty, key, Cause::Wish));
     }
 
     /// Takes in what the store's watch says.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::{Agent, AgentOptions, Container, Lab, LabOptions, Namespace, SubnetEnv};
 
-/// A host. It is a [`Namespace`], with `eth0` to the switch, its own `/run` and its own `/etc/machine-id`; a clone is the
+/// A host. It is a [`Namespace`], with `eth0` to the switch, its own `/run`, `/var/lib` and `/etc/machine-id`; a clone is the
 /// same host. The sandbox's directory for temporary files is seen by all hosts.
 #[derive(Debug, Clone)]
 pub struct Host(Arc<Inner>);
@@ -88,6 +88,15 @@ impl Host {
         self.0.switch.ip_batch(&format!("link set {} up\n", self.name()))
     }
 
+    /// What a boot does: the VTEP is gone, `/run/flannel` too, and forwarding is off. Whatever is on disk stays.
+    ///
+    /// # Errors
+    /// When something of it cannot be done.
+    pub fn boot(&self) -> Result<()> {
+        let script = "ip link del flannel.1; rm -r /run/flannel; echo 0 >/proc/sys/net/ipv4/ip_forward";
+        self.run(&["sh", "-ec", script]).map(drop)
+    }
+
     /// The subnet file, `/run/flannel/subnet.env`.
     ///
     /// # Errors
@@ -130,7 +139,7 @@ impl Deref for Host {
     }
 }
 
-/// What makes a namespace a host: an empty /run in which the directory for temporary files is still seen, a machine-id,
+/// What makes a namespace a host: an empty /run in which the directory for temporary files is still seen, an empty /var/lib, a machine-id,
 /// and forwarding off, as after a boot (it is the agent's to switch on; a new namespace inherits the machine's).
 fn setup(files: &Path, id: &Path) -> String {
     let files = files.display();
@@ -143,6 +152,7 @@ fn setup(files: &Path, id: &Path) -> String {
          mkdir -p {files}/run/tmp
          case {shared} in /run/tmp) mount --bind /run/tmp {files}/run/tmp;; esac
          mount --rbind {files}/run /run
+         mount -t tmpfs -o mode=755 tmpfs /var/lib
          if [ ! -e /etc/machine-id ]; then
              mkdir {files}/etc {files}/etc-work
              mount -t overlay -o lowerdir=/etc,upperdir={files}/etc,workdir={files}/etc-work overlay /etc

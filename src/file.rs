@@ -1,40 +1,48 @@
 //! Writing a file so that readers see the old one or the new one, whole, whatever happens in between.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file was not written. The one that was there is still there.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: {step} failed{}", path.display(), remedy(source))]
+#[error("cannot write {}: {step} failed{}", path.display(), remedy(source, flag))]
 pub struct PutError {
     path: PathBuf,
+    flag: &'static str,
     step: &'static str,
     source: io::Error,
 }
 
-fn remedy(error: &io::Error) -> &'static str {
+fn remedy(error: &io::Error, flag: &str) -> String {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room on its file system",
-        io::ErrorKind::ReadOnlyFilesystem => "; its file system is read-only: give another place by --subnet-file",
-        io::ErrorKind::PermissionDenied => "; run as root, or give another place by --subnet-file",
-        io::ErrorKind::IsADirectory => "; a directory is in its place: remove it",
-        _ => "",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room on its file system".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => format!("; its file system is read-only: give another place by {flag}"),
+        io::ErrorKind::PermissionDenied => format!("; run as root, or give another place by {flag}"),
+        io::ErrorKind::IsADirectory => "; a directory is in its place: remove it".to_owned(),
+        _ => String::new(),
     }
 }
 
-/// Everybody may read it: CNI plugins and Docker's scripts do.
-const FILE_MODE: u32 = 0o644;
+/// A file that the agent writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// The flag that says where it stands.
+    pub flag: &'static str,
+    /// Who may read it, as chmod(2) has it.
+    pub mode: u32,
+}
+
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Puts a file with this content in place: into a temporary file beside it, to the disk, and over the old one by rename.
-/// A missing directory is made.
+/// Puts a file in place: into a temporary file beside it, to the disk, and over the old one by rename. A missing directory is made.
 ///
 /// # Errors
 /// [`PutError`]; the old file stays in force then, and nothing is left beside it.
-pub fn put(path: &Path, content: &str) -> Result<(), PutError> {
-    let failed = |step| move |source| PutError { path: path.to_owned(), step, source };
+pub fn put(path: &Path, kind: Kind, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), PutError> {
+    let Kind { flag, mode } = kind;
+    let failed = |step| move |source| PutError { path: path.to_owned(), flag, step, source };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -45,7 +53,7 @@ pub fn put(path: &Path, content: &str) -> Result<(), PutError> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed("making its directory"))?;
     // One that a crash left behind.
     let _ = fs::remove_file(&temporary);
-    write_new(&temporary, content)
+    write_new(&temporary, mode, write)
         .map_err(failed("writing a temporary file beside it"))
         .and_then(|()| fs::rename(&temporary, path).map_err(failed("renaming the temporary file to it")))
         .inspect_err(|_| {
@@ -56,19 +64,25 @@ pub fn put(path: &Path, content: &str) -> Result<(), PutError> {
     Ok(())
 }
 
-fn write_new(path: &Path, content: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+fn write_new(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     // Whatever the umask was.
-    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    file.write_all(content.as_bytes())?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    write(&mut file)?;
     file.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::process::Command;
 
     use super::*;
+
+    fn put(path: &Path, content: &str) -> Result<(), PutError> {
+        let kind = Kind { flag: "--some-file", mode: 0o644 };
+        super::put(path, kind, |file| file.write_all(content.as_bytes()))
+    }
 
     fn names(directory: &Path) -> Vec<String> {
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -123,15 +137,14 @@ mod tests {
         let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&directory).status().unwrap();
         assert!(remounted.success());
         let error = put(&path, "new").unwrap_err().to_string();
-        assert!(error.contains("read-only") && error.contains("--subnet-file"), "{error}");
+        assert!(error.contains("read-only") && error.contains("--some-file"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     }
 
     #[test]
     fn a_full_or_read_only_disk_is_told_and_leaves_the_old_file_in_force() {
         let root = tempfile::tempdir().unwrap();
-        let script =
-            "mount -t tmpfs -o size=64k small \"$SMALL_DISK\" && exec \"$0\" --exact subnet_env::put::tests::on_a_small_disk --ignored";
+        let script = "mount -t tmpfs -o size=64k small \"$SMALL_DISK\" && exec \"$0\" --exact file::tests::on_a_small_disk --ignored";
         let done = Command::new("unshare")
             .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
             .arg(std::env::current_exe().unwrap())

@@ -1,0 +1,123 @@
+//! What ends a session: another underlay, another configuration, another lease. Each returns why, for the log.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use lease::keeper::LeaseState;
+use lease::{Entry, LeaseKey, NetworkConfig};
+use tokio::sync::watch;
+
+use super::board::Board;
+use super::dataplane::Dataplane;
+use super::place::{self, Place};
+use super::sources::{ConfigFeed, Usable, usable};
+use crate::cli::Options;
+
+/// How often to look for an interface while there is none that will do.
+pub(super) const UNDERLAY_PAUSE: Duration = Duration::from_secs(1);
+
+/// After a change of the underlay: until a burst of them (address away, address back) is over.
+const UNDERLAY_SETTLE: Duration = Duration::from_millis(50);
+
+const UNDERLAY_CHANGED: &str = "the underlay has changed";
+const CONFIG_CHANGED: &str = "the network configuration has changed";
+
+/// Ends when the underlay is not what it was any more.
+pub(super) async fn underlay_change(options: &Options, place: &Place, dataplane: &Dataplane) -> &'static str {
+    // What changes from now on is told; what changed before has to be looked at.
+    let _ = dataplane.standing.clone().wait_for(Option::is_some).await;
+    let mut missing = None;
+    loop {
+        match place::find(&options.interface).await {
+            Ok(now) if now.underlay != place.underlay => return UNDERLAY_CHANGED,
+            Ok(_) => missing = None,
+            // Down, or without address for now: what is in the kernel serves as well as anything.
+            Err(error) => {
+                let error = error.to_string();
+                if missing.as_ref() != Some(&error) {
+                    tracing::warn!(error, "underlay not usable at the moment; the overlay stays as it is");
+                }
+                missing = Some(error);
+            }
+        }
+        let told = dataplane.underlay.notified();
+        if missing.is_some() {
+            // An interface that comes back is another one to the kernel, of which nobody tells us: we have to look.
+            let _ = tokio::time::timeout(UNDERLAY_PAUSE, told).await;
+        } else {
+            told.await;
+        }
+        tokio::time::sleep(UNDERLAY_SETTLE).await;
+    }
+}
+
+/// Ends when the underlay is another than the one that a lease is being claimed for. No data plane is there yet to tell.
+pub(super) async fn other_underlay(options: &Options, place: &Place) -> &'static str {
+    loop {
+        tokio::time::sleep(UNDERLAY_PAUSE).await;
+        if place::find(&options.interface).await.is_ok_and(|now| now.underlay != place.underlay) {
+            return UNDERLAY_CHANGED;
+        }
+    }
+}
+
+/// Ends when the configuration is another than the one that a lease is being claimed for.
+pub(super) async fn other_config(feed: &mut ConfigFeed, key: &str, claimed_for: &NetworkConfig) -> anyhow::Result<&'static str> {
+    loop {
+        feed.changed().await.context("the configuration is no longer followed")?;
+        let text = feed.borrow_and_update().clone().flatten();
+        if !usable(text.as_deref(), key).is_ok_and(|usable| usable.config == *claimed_for) {
+            // The next session looks at it as if for the first time.
+            feed.mark_changed();
+            return Ok(CONFIG_CHANGED);
+        }
+    }
+}
+
+/// Ends when there is another configuration that can be taken over while containers run. One that cannot is told of.
+pub(super) async fn config_change(
+    feed: &mut ConfigFeed,
+    key: &str,
+    running: &NetworkConfig,
+    own: LeaseKey,
+    board: &Board,
+) -> anyhow::Result<&'static str> {
+    loop {
+        feed.changed().await.context("the configuration is no longer followed")?;
+        let text = feed.borrow_and_update().clone().flatten();
+        let matter = match usable(text.as_deref(), key) {
+            Ok(Usable { config, .. }) if config == *running => None,
+            Ok(Usable { config, .. }) if may_follow(running, &config, own) => return Ok(CONFIG_CHANGED),
+            Ok(_) => Some(format!(
+                "{key} has changed in what containers depend on (network, subnets, VNI, port, backend): it takes effect when the agent is started again"
+            )),
+            Err(unusable) => Some(format!("{unusable}; the one before stays in force")),
+        };
+        if let Some(matter) = &matter {
+            tracing::error!(matter, "network configuration not taken over");
+        }
+        board.change(|facts| facts.config = matter);
+    }
+}
+
+/// Whether the new configuration leaves alone what containers and other hosts depend on: network, subnet, VNI, port.
+fn may_follow(running: &NetworkConfig, new: &NetworkConfig, own: LeaseKey) -> bool {
+    let (lease::Backend::Vxlan(before), lease::Backend::Vxlan(after)) = (&running.backend, &new.backend) else { return false };
+    let same_network = running.v4.map(|pool| (pool.network, pool.subnet_len)) == new.v4.map(|pool| (pool.network, pool.subnet_len));
+    same_network && new.admits(own) && (before.vni, before.port, before.gbp) == (after.vni, after.port, after.gbp)
+}
+
+/// Ends when the lease is held again with other subnets or another MAC than the data plane was started with.
+pub(super) async fn lease_change(lease: &mut watch::Receiver<LeaseState>, started_with: &Entry) -> &'static str {
+    loop {
+        if lease.changed().await.is_err() {
+            return "the lease is no longer kept";
+        }
+        if let LeaseState::Held(held) = &*lease.borrow_and_update() {
+            let vtep = |entry: &Entry| entry.record.as_ref().ok().and_then(|record| record.vtep);
+            if held.entry.key != started_with.key || vtep(&held.entry) != vtep(started_with) {
+                return "the lease has changed";
+            }
+        }
+    }
+}

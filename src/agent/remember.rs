@@ -1,0 +1,171 @@
+//! The last state on disk: kept current while all is well, and gone on from when the store is away at the start.
+//!
+//! It is a copy of what the store said, never more: whatever the store says later goes before it. Nothing of it is used
+//! that may be another host's by now: not a lease that has ended since, and not another machine's file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lease::keeper::{Held, LeaseState};
+use lease::store::Health;
+use lease::store::etcd::EtcdStore;
+use lease::{Entry, Subnet};
+use overlay::Peer;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::dataplane::Dataplane;
+use super::place::Place;
+use super::sources::{Usable, usable};
+use crate::last_state::LastState;
+
+/// How long a store may leave the first question without an answer before it counts as away.
+const STORE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// After a change: until a burst of them is over.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Between two writes: a large cluster's leases change all the time, and a disk is not for that.
+const WRITE_PAUSE: Duration = Duration::from_secs(60);
+
+/// What an earlier run knew.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) usable: Usable,
+    pub(super) entry: Entry,
+    pub(super) peers: Vec<Peer>,
+    /// When it was written down, in seconds of Unix time.
+    pub(super) written: u64,
+}
+
+/// Returns what an earlier run knew as soon as the store is plainly away; never, where there is nothing to go on from.
+pub(super) async fn when_the_store_is_away(path: Option<&Path>, store: &EtcdStore, place: &Place) -> Known {
+    let mut health = lease::LeaseStore::health(store);
+    let mut away = async |limit| {
+        let down = health.wait_for(|health| matches!(health, Health::Down(_)));
+        timeout(limit, down).await.is_ok() || *health.borrow() == Health::Unknown
+    };
+    if !away(STORE_PATIENCE).await {
+        // It has answered, and may still go.
+        away(Duration::MAX).await;
+    }
+    match load(path, &store.config_key(), place).await {
+        Ok(known) => known,
+        Err(reason) => {
+            tracing::warn!(reason, "the store is away, and there is no last state to go on from: waiting for the store");
+            std::future::pending().await
+        }
+    }
+}
+
+async fn load(path: Option<&Path>, config_key: &str, place: &Place) -> Result<Known, String> {
+    let path = path.ok_or("--state-file is none")?.to_owned();
+    let shown = path.display().to_string();
+    let read = tokio::task::spawn_blocking(move || LastState::read(&path)).await.map_err(|error| error.to_string())?;
+    let read = read.map_err(|error| format!("{shown}: {:#}", anyhow::Error::new(error)))?;
+    let (state, peers) = read.ok_or_else(|| format!("{shown} is not there"))?;
+    let refuse = |what: String| Err(format!("{shown} {what}"));
+    if state.config_key != config_key {
+        return refuse(format!("is of the network under {}, not {config_key}", state.config_key));
+    }
+    if state.record.owner != Some(place.owner) {
+        return refuse("was written by another machine, or with another network card".to_owned());
+    }
+    if state.ends.is_some_and(|ends| ends <= unix(SystemTime::now())) {
+        return refuse("speaks of a lease that has ended since: the subnet may be another host's".to_owned());
+    }
+    let usable = usable(Some(&state.config), config_key).map_err(|error| format!("{shown}: {error}"))?;
+    Ok(Known { usable, entry: state.entry(), peers, written: state.written })
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What is written of the session that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) path: PathBuf,
+    pub(super) config_key: String,
+    pub(super) config: String,
+    pub(super) dataplane: Arc<Dataplane>,
+    pub(super) lease: watch::Receiver<LeaseState>,
+}
+
+impl Running {
+    /// Writes the state down a little after each change of leases, all of which the store has named. A lease that another
+    /// host holds now is forgotten at once.
+    pub(super) async fn keep(mut self) {
+        let mut news = self.dataplane.news.clone();
+        let mut said = None;
+        let mut next = Instant::now();
+        loop {
+            sleep(SETTLE).await;
+            let lease = self.lease.borrow_and_update().clone();
+            let outcome = match lease {
+                LeaseState::Lost { .. } => forget(&self.path),
+                LeaseState::Held(held) if *news.borrow_and_update() > 0 => {
+                    sleep_until(next).await;
+                    next = Instant::now() + WRITE_PAUSE;
+                    self.write(&held).await
+                }
+                LeaseState::Held(_) | LeaseState::Claiming { .. } => Ok(()),
+            };
+            let trouble = outcome.err();
+            if let Some(error) = trouble.as_ref().filter(|_| trouble != said) {
+                tracing::warn!(error, "last state cannot be kept: a start while the store is away would go without it");
+            }
+            said = trouble;
+            let gone = tokio::select! {
+                news = news.changed() => news.is_err(),
+                lease = self.lease.changed() => lease.is_err(),
+            };
+            if gone {
+                return;
+            }
+        }
+    }
+
+    async fn write(&self, held: &Held) -> Result<(), String> {
+        let Held { entry, expires, .. } = held;
+        let Ok(record) = entry.record.clone() else { return Ok(()) };
+        let now = SystemTime::now();
+        let ends = expires.map(|at| unix(now + at.saturating_duration_since(Instant::now())));
+        let Self { path, config_key, config, .. } = self;
+        let state = LastState { config_key: config_key.clone(), config: config.clone(), key: entry.key, record, ends, written: unix(now) };
+        let (portions, mut arriving) = mpsc::channel(1);
+        let path = path.clone();
+        let writer = tokio::task::spawn_blocking(move || state.put(&path, std::iter::from_fn(|| arriving.blocking_recv())));
+        self.send_peers(portions).await;
+        match writer.await {
+            Ok(written) => written.map_err(|error| format!("{:#}", anyhow::Error::new(error))),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Sends the peers portion by portion, so that there are never two copies of all. One that fails spoils the file.
+    async fn send_peers(&self, portions: mpsc::Sender<io::Result<Vec<Peer>>>) {
+        let mut after: Option<Subnet> = None;
+        loop {
+            let portion = self.dataplane.peers(after).await.ok_or_else(|| io::Error::other("the data plane does not answer"));
+            let last = match &portion {
+                Ok(peers) => peers.last().map(|peer| peer.subnet),
+                Err(_) => None,
+            };
+            if portions.send(portion).await.is_err() || last.is_none() {
+                return;
+            }
+            after = last;
+        }
+    }
+}
+
+fn forget(path: &Path) -> Result<(), String> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("cannot remove {}: {error}", path.display())),
+    }
+}
