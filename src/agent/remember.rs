@@ -14,7 +14,7 @@ use lease::store::etcd::EtcdStore;
 use lease::{Entry, Subnet};
 use overlay::Peer;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dataplane::Dataplane;
 use super::place::Place;
@@ -99,32 +99,39 @@ impl Running {
     /// host holds now is forgotten at once.
     pub(super) async fn keep(mut self) {
         let mut news = self.dataplane.news.clone();
+        let (mut due, mut earliest) = (Some(Instant::now() + SETTLE), Instant::now());
         let mut said = None;
-        let mut next = Instant::now();
         loop {
-            sleep(SETTLE).await;
+            let changed = tokio::select! {
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => None,
+                news = news.changed() => Some(news),
+                lease = self.lease.changed() => Some(lease),
+            };
             let lease = self.lease.borrow_and_update().clone();
-            let outcome = match lease {
-                LeaseState::Lost { .. } => forget(&self.path),
-                LeaseState::Held(held) if *news.borrow_and_update() > 0 => {
-                    sleep_until(next).await;
-                    next = Instant::now() + WRITE_PAUSE;
+            let outcome = match (changed, lease) {
+                (Some(Err(_)), _) => return,
+                (_, LeaseState::Lost { .. }) => {
+                    due = None;
+                    forget(&self.path)
+                }
+                (Some(Ok(())), _) => {
+                    due = due.or_else(|| Some(earliest.max(Instant::now() + SETTLE)));
+                    continue;
+                }
+                (None, LeaseState::Held(held)) if *news.borrow_and_update() > 0 => {
+                    (due, earliest) = (None, Instant::now() + WRITE_PAUSE);
                     self.write(&held).await
                 }
-                LeaseState::Held(_) | LeaseState::Claiming { .. } => Ok(()),
+                (None, LeaseState::Held(_) | LeaseState::Claiming { .. }) => {
+                    due = None;
+                    continue;
+                }
             };
             let trouble = outcome.err();
             if let Some(error) = trouble.as_ref().filter(|_| trouble != said) {
                 tracing::warn!(error, "last state cannot be kept: a start while the store is away would go without it");
             }
             said = trouble;
-            let gone = tokio::select! {
-                news = news.changed() => news.is_err(),
-                lease = self.lease.changed() => lease.is_err(),
-            };
-            if gone {
-                return;
-            }
         }
     }
 

@@ -93,10 +93,9 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
     if facts.stuck {
         return Readiness::NotReady("the data plane does not answer".to_owned());
     }
-    // On the last state: no lease can be asked for, and what is known is in the kernel.
-    if let (None, Some(_), Some(Standing { state: State::Waiting, .. }), None) = (&facts.blocked, facts.stale, standing, &facts.subnet_file)
-        && !matches!(lease, Some(LeaseState::Lost { .. }))
-    {
+    let what_is_known_is_there = matches!(standing, Some(Standing { state: State::Waiting | State::InStep, .. }));
+    let lost = matches!(lease, Some(LeaseState::Lost { .. }));
+    if facts.stale.is_some() && what_is_known_is_there && !lost && facts.blocked.is_none() && facts.subnet_file.is_none() {
         return Readiness::ReadyBut(STALE.to_owned());
     }
     let reason = match (facts.blocked.as_ref(), lease, standing) {

@@ -17,6 +17,7 @@ fn main() -> Result<ExitCode> {
         let names: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
         bail!("there is no family {name}: {} are", names.join(", "));
     }
+    testkit::quiet();
     let mut out = std::io::stdout();
     let mut failures = Vec::new();
     for family in FAMILIES.iter().filter(|family| only.as_deref().is_none_or(|name| name == family.name)) {

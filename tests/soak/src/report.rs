@@ -65,6 +65,12 @@ impl Report {
         }
     }
 
+    /// The slowest repair of this kind; none where there was none.
+    #[must_use]
+    pub fn slowest(&self, kind: &str) -> Option<Duration> {
+        self.rows.get(kind).and_then(|row| row.times.iter().max().copied())
+    }
+
     /// What does not hold, every fault that was not repaired among it.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {

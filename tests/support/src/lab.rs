@@ -2,7 +2,7 @@
 
 use std::env;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use anyhow::{Result, ensure};
 
@@ -16,19 +16,26 @@ pub struct Lab {
     hosts: AtomicU8,
 }
 
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Keeps the agents' logs of later labs to themselves: for programs that are no tests, and show what they found out.
+pub fn quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
 /// What a lab can be like.
 #[derive(Debug, Clone, Copy)]
 pub struct LabOptions {
     /// The underlay's MTU.
     pub mtu: u32,
     /// Whether an agent's log goes to standard error when the agent is dropped. cargo's test harness shows that of a
-    /// failed test alone.
+    /// failed test alone; a program that is no test says [`quiet`].
     pub show_logs: bool,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { mtu: 1500, show_logs: true }
+        Self { mtu: 1500, show_logs: !QUIET.load(Ordering::Relaxed) }
     }
 }
 

@@ -52,7 +52,7 @@ pub use container::Container;
 pub use etcd::{Etcd, EtcdOptions, TlsFiles};
 pub use etcd_data::Entry;
 pub use host::Host;
-pub use lab::{Lab, LabOptions};
+pub use lab::{Lab, LabOptions, quiet};
 pub use mesh::Mesh;
 pub use monitor::Monitor;
 pub use namespace::{Entered, Namespace};

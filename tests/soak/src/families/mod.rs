@@ -1,5 +1,7 @@
 //! The families of faults, in the order in which they run.
 
+mod boot;
+
 use anyhow::Result;
 
 use crate::{Budget, Report};
@@ -14,4 +16,4 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] = &[];
+pub const FAMILIES: &[Family] = &[Family { name: "boot", run: boot::run }];
