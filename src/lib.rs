@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod cli;
 pub mod commands;
+pub mod docker_opts;
 pub mod file;
 pub mod http;
 pub mod identity;

@@ -21,6 +21,7 @@ pub use gosyntax::{FlagSpec, Given, SyntaxError, normalise};
 pub use options::{ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource};
 pub use values::{IfaceSelector, Secret, ValueError};
 
+use crate::docker_opts::DockerOpts;
 use flags::{Cli, Command};
 
 /// The exit code of a command line that cannot be used.
@@ -39,6 +40,8 @@ pub enum Invocation {
     Release(Box<Options>),
     /// Remove what is ours from the kernel.
     Cleanup(Box<Options>),
+    /// Write options for dockerd.
+    DockerOpts(DockerOpts),
     /// Print the version to stdout and exit 0.
     Version,
     /// Print this to stdout and exit 0.
@@ -73,6 +76,9 @@ pub fn version() -> String {
     format!("loden {}", env!("CARGO_PKG_VERSION"))
 }
 
+/// The one command that does not take Go's flags.
+const DOCKER_OPTS: &str = "docker-opts";
+
 /// The name that makes the program the agent, without a command.
 const FLANNELD: &str = "flanneld";
 
@@ -97,7 +103,9 @@ pub fn parse(
     let mut program = program(as_flanneld);
     match name.as_str() {
         "" => {
-            return Err(UsageError::new("a command is wanted: agent, status, plan, release, cleanup or version; see loden --help"));
+            return Err(UsageError::new(
+                "a command is wanted: agent, status, plan, release, cleanup, docker-opts or version; see loden --help",
+            ));
         }
         "-version" | "--version" | "version" if words.is_empty() => return Ok(Invocation::Version),
         "-h" | "-help" | "--help" => return Ok(Invocation::Help(program.render_help().to_string())),
@@ -105,6 +113,10 @@ pub fn parse(
             return Err(UsageError::new(format!("{flag} stands before a command: write loden agent {flag}, or see loden --help")));
         }
         _ => {}
+    }
+    if name == DOCKER_OPTS {
+        // A script's letters, not Go's flags.
+        return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
     }
     let Some(specs) = program.find_subcommand(&name).filter(|_| name != "help").map(specs) else {
         return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
@@ -141,6 +153,7 @@ fn invocation(command: Command) -> Result<Invocation, UsageError> {
         Command::Release(flags) => Invocation::Release(options(flags)?),
         Command::Cleanup(flags) => Invocation::Cleanup(options(flags)?),
         Command::Status(flags::StatusFlags { subnet_file, json }) => Invocation::Status(StatusOptions { subnet_file, json }),
+        Command::DockerOpts(flags) => Invocation::DockerOpts(flags.into()),
         Command::Version => Invocation::Version,
     })
 }
