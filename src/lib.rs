@@ -6,10 +6,12 @@
 pub mod agent;
 pub mod cli;
 pub mod commands;
+pub mod conceal;
 pub mod http;
 pub mod identity;
 pub mod logging;
 pub mod metrics;
+pub mod privilege;
 pub mod status;
 pub mod subnet_env;
 pub mod systemd;

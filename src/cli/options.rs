@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lease::Denied;
+
 use super::endpoint::{Endpoint, EtcdPrefix};
 use super::flags::{AgentFlags, EtcdFlags, HealthFlags, InterfaceFlags, LeaseFlags, LoggingFlags};
 use super::values::{IfaceSelector, Secret};
@@ -108,7 +110,7 @@ pub enum OptionsError {
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// It cannot be read.
-    #[error("cannot read --etcd-password-file {}", path.display())]
+    #[error("cannot read --etcd-password-file {}{}", path.display(), Denied::of(path, source))]
     Read {
         /// The file.
         path: PathBuf,
