@@ -35,7 +35,7 @@ pub use event::Event;
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use filter::fuzz_filter_datagram;
-pub use filter::{Changer, Filter, FilterSpec, Pass, remove_filter, table_name};
+pub use filter::{Changer, Filter, FilterSpec, Pass, filtered_devices, remove_filter, table_name};
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;

@@ -12,6 +12,7 @@ use overlay::{Counts, Kernel, KernelError, Local, Netlink, Reconciler, Scope, St
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::guard::Guard;
 use super::notices::Notices;
 use super::view::{self, View};
 use crate::metrics::Metrics;
@@ -72,11 +73,11 @@ pub(crate) struct Dataplane {
 }
 
 impl Dataplane {
-    /// Starts the thread for one VTEP.
+    /// Starts the thread for one VTEP; `peers_only` puts up the peer filter.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(scope: Scope, spec: VtepSpec, local: Local, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(crate) fn start(scope: Scope, spec: VtepSpec, local: Local, peers_only: bool, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let (asks, asked) = mpsc::channel(4);
         let (leases, events) = mpsc::channel(PORTIONS_AHEAD);
         let (say, standing) = watch::channel(None);
@@ -88,6 +89,7 @@ impl Dataplane {
             events,
             say,
             underlay: Arc::clone(&underlay),
+            peers_only,
             metrics,
             ops: Tally::default(),
             notices: Notices::new(Instant::now()),
@@ -134,6 +136,7 @@ struct Task {
     events: mpsc::Receiver<Vec<Event>>,
     say: watch::Sender<Option<Standing>>,
     underlay: Arc<tokio::sync::Notify>,
+    peers_only: bool,
     metrics: Arc<Metrics>,
     ops: Tally,
     notices: Notices,
@@ -162,7 +165,7 @@ impl Task {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     while let Ok(ask) = self.asked.try_recv() {
-                        answer::<Netlink>(ask, None);
+                        answer::<Netlink>(ask, None).await;
                     }
                 }
             }
@@ -172,14 +175,17 @@ impl Task {
     async fn work<K: Kernel>(mut self, mut reconciler: Reconciler<K>) {
         let mut said = None;
         let (mut audited, seed) = (Instant::now(), Rng::from_entropy().bits());
+        let mut guard = Guard::new(self.peers_only, &reconciler).await;
         while !self.stop.is_cancelled() {
+            // First, so that a peer's first answer finds the way open.
+            guard.step(&mut reconciler, &self.metrics).await;
             match reconciler.step(Instant::now()).await {
                 Ok(step) => {
                     // What part of the work succeeds says nothing of the rest.
                     if reconciler.state() == State::InStep {
                         said = None;
                     }
-                    self.account(&step, &mut reconciler);
+                    self.account(&step, &mut reconciler, &guard);
                     if step.more {
                         // Take in what is there already, so that nothing waits for the whole of the work.
                         while reconciler.pending() < PENDING
@@ -196,12 +202,12 @@ impl Task {
                     reconciler.audit();
                     // Trouble is when people ask, and what is due already would go first half of the time.
                     while let Ok(ask) = self.asked.try_recv() {
-                        answer(ask, Some(&reconciler));
+                        answer(ask, Some((&reconciler, &mut guard))).await;
                     }
                 }
             }
             let audit = audited + audit_pause(&reconciler, seed);
-            let due = reconciler.next_due().map_or(audit, |due| due.min(audit));
+            let due = [reconciler.next_due(), guard.next_due()].into_iter().flatten().fold(audit, Instant::min);
             tokio::select! {
                 events = self.events.recv() => match events {
                     Some(events) => reconciler.leases(&events, Instant::now()),
@@ -213,10 +219,12 @@ impl Task {
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     reconciler.audit();
                 },
-                Some(ask) = self.asked.recv() => answer(ask, Some(&reconciler)),
+                () = guard.listen() => {}
+                Some(ask) = self.asked.recv() => answer(ask, Some((&reconciler, &mut guard))).await,
                 () = tokio::time::sleep_until(due.into()) => {
                     if audit <= Instant::now() {
                         reconciler.audit();
+                        guard.audit();
                         audited = Instant::now();
                     }
                 }
@@ -225,7 +233,7 @@ impl Task {
     }
 
     /// Tells the others what a step has come to.
-    fn account<K: Kernel>(&mut self, step: &Step, reconciler: &mut Reconciler<K>) {
+    fn account<K: Kernel>(&mut self, step: &Step, reconciler: &mut Reconciler<K>, guard: &Guard) {
         self.notices.log(reconciler.take_notices(), Instant::now());
         if reconciler.take_underlay_changed() {
             self.underlay.notify_one();
@@ -248,7 +256,7 @@ impl Task {
             self.ops.ops = 0;
         }
         self.count(reconciler);
-        let standing = Some(Standing { state: reconciler.state(), peers: reconciler.desired().len() });
+        let standing = Some(Standing { state: guard.judge(reconciler.state()), peers: reconciler.desired().len() });
         self.say.send_if_modified(|before| {
             let changed = *before != standing;
             *before = standing;
@@ -294,10 +302,13 @@ impl Task {
 }
 
 /// Answers an asker, who may have gone away meanwhile. There is no view while the kernel cannot be read at all.
-fn answer<K: Kernel>(ask: Ask, reconciler: Option<&Reconciler<K>>) {
-    match (ask, reconciler) {
+async fn answer<K: Kernel>(ask: Ask, from: Option<(&Reconciler<K>, &mut Guard)>) {
+    match (ask, from) {
         (Ask::Ping(asker), _) => drop(asker.send(())),
-        (Ask::View(asker), Some(reconciler)) => drop(asker.send(Box::new(view::of(reconciler)))),
+        (Ask::View(asker), Some((reconciler, guard))) => {
+            let filter = guard.view().await;
+            drop(asker.send(Box::new(View { filter, ..view::of(reconciler) })));
+        }
         (Ask::View(_), None) => {}
     }
 }

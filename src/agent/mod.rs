@@ -10,6 +10,7 @@
 
 mod board;
 mod dataplane;
+mod guard;
 mod notices;
 mod place;
 mod reporter;

@@ -120,7 +120,10 @@ pub(super) async fn run(
     tracing::info!(%subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
 
     let scope = Scope { device: spec.name.clone(), network: pool.network, underlay: Some(place.underlay.index) };
-    let dataplane = Arc::new(Dataplane::start(scope, spec, local, Arc::clone(metrics)).context("cannot start the data plane's thread")?);
+    let dataplane = Arc::new(
+        Dataplane::start(scope, spec, local, options.vxlan_peers_only, Arc::clone(metrics))
+            .context("cannot start the data plane's thread")?,
+    );
     board.change(|facts| {
         facts.key = Some(entry.key);
         facts.dataplane = Some(Arc::clone(&dataplane));

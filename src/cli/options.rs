@@ -25,6 +25,8 @@ pub struct Options {
     pub renew_margin: Duration,
     /// What `FLANNEL_IPMASQ` says.
     pub ip_masq: bool,
+    /// Whether VXLAN comes in from known peers only.
+    pub vxlan_peers_only: bool,
     /// Where health and metrics are served; none when that is off.
     pub healthz: Option<SocketAddr>,
     /// How much is logged, as klog counts: see [`crate::logging`].
@@ -150,7 +152,7 @@ impl TryFrom<AgentFlags> for Options {
     type Error = OptionsError;
 
     fn try_from(flags: AgentFlags) -> Result<Self, OptionsError> {
-        let AgentFlags { etcd, interface, lease, health, logging, later } = flags;
+        let AgentFlags { etcd, interface, lease, filter, health, logging, later } = flags;
         let InterfaceFlags { iface, iface_regex, iface_can_reach, public_ip, public_ipv6 } = interface;
         let LeaseFlags { subnet_file, subnet_lease_renew_margin } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
@@ -164,6 +166,7 @@ impl TryFrom<AgentFlags> for Options {
             subnet_file,
             renew_margin: subnet_lease_renew_margin.as_duration(),
             ip_masq: later.ip_masq,
+            vxlan_peers_only: filter.vxlan_peers_only,
             healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),
             verbosity,
             without_effect,

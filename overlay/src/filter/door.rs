@@ -2,9 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::message::{
-    GETCHAIN, GETRULE, GETSET, GETTABLE, Heard, Request, Seen, del_table, get_elements, heard, transaction,
-};
+use super::message::{GETCHAIN, GETRULE, GETSET, GETTABLE, Heard, Request, Seen, del_table, get_elements, heard, table_of, transaction};
 use crate::kernel::{Answer, KernelError, Message, Messages, Question, Received, Refusal, Socket, ask, read_answer};
 
 const TRANSACTION: &str = "change the filter table";
@@ -93,24 +91,9 @@ impl Door {
     }
 
     async fn dump(&self, request: &Request, seen: &mut Seen) -> Result<(), KernelError> {
-        let mut part = Vec::new();
-        let question = Question::of_filter(LOOK, |flags, number| {
-            let mut datagram = Vec::new();
-            request.write(&mut datagram, flags, number);
-            datagram
-        });
-        // Kept as bytes until the dump is whole: one that is begun anew must not be taken in twice.
-        ask(&question, &mut part, |part: &mut Vec<Vec<u8>>, message: &Message<'_>| {
-            part.push(message.buffer.to_vec());
-            Ok(())
-        })
-        .await?;
-        for message in &part {
-            for message in Messages::new(message) {
-                message.and_then(|message| seen.take(&message, &self.table)).map_err(malformed(LOOK))?;
-            }
-        }
-        Ok(())
+        let part = whole(request).await?;
+        let mut messages = part.iter().flat_map(|bytes| Messages::new(bytes));
+        messages.try_for_each(|message| seen.take(&message?, &self.table)).map_err(malformed(LOOK))
     }
 
     /// Deletes the table. False if there was none.
@@ -136,6 +119,29 @@ impl Door {
         }
         Ok(())
     }
+}
+
+/// The names of all tables of our family.
+pub(super) async fn tables() -> Result<Vec<String>, KernelError> {
+    let part = whole(&Request::new(GETTABLE, 0, "", |_| ())).await?;
+    let names = part.iter().flat_map(|bytes| Messages::new(bytes)).map(|message| table_of(&message?));
+    Ok(names.collect::<Result<Vec<_>, _>>().map_err(malformed(LOOK))?.into_iter().flatten().collect())
+}
+
+/// A dump's messages, as bytes: one that is begun anew must not be taken in twice.
+async fn whole(request: &Request) -> Result<Vec<Vec<u8>>, KernelError> {
+    let question = Question::of_filter(LOOK, |flags, number| {
+        let mut datagram = Vec::new();
+        request.write(&mut datagram, flags, number);
+        datagram
+    });
+    let mut part = Vec::new();
+    ask(&question, &mut part, |part: &mut Vec<Vec<u8>>, message: &Message<'_>| {
+        part.push(message.buffer.to_vec());
+        Ok(())
+    })
+    .await?;
+    Ok(part)
 }
 
 fn take_in(received: &Received<'_>, table: &str, all: &mut Vec<Heard>) {

@@ -35,6 +35,8 @@ const NAME: u16 = 2;
 
 /// `sizeof(struct nlmsghdr)`.
 const HEADER: usize = 16;
+/// `sizeof(struct nfgenmsg)`.
+const FIXED: usize = 4;
 
 /// Elements in a message: their list has to fit an attribute's length of 16 bits.
 const ELEMENTS: usize = 1_000;
@@ -197,7 +199,7 @@ pub struct Changer {
 pub(super) fn heard(message: &Message<'_>, table: &str) -> Result<Vec<Heard>, DecodeError> {
     let kind = message.message_type();
     if kind == NEWGEN {
-        let body = message.payload().get(4..).unwrap_or_default();
+        let body = message.payload().get(FIXED..).unwrap_or_default();
         let (pid, name) = (number(body, 2)?, text(body, 3)?);
         return Ok(pid.zip(name).map(|(pid, name)| Heard::By(Changer { pid, name })).into_iter().collect());
     }
@@ -212,9 +214,14 @@ pub(super) fn heard(message: &Message<'_>, table: &str) -> Result<Vec<Heard>, De
 
 /// The attributes of a message, if it is about our table.
 fn of_table<'a>(message: &Message<'a>, table: &str) -> Result<Option<&'a [u8]>, DecodeError> {
-    let (fixed, body) = message.payload().split_at_checked(4).ok_or("a message of nf_tables is shorter than its fixed part")?;
-    let ours = fixed.first() == Some(&NFPROTO_IPV4) && text(body, TABLE)?.as_deref() == Some(table);
-    Ok(ours.then_some(body))
+    let ours = table_of(message)?.as_deref() == Some(table);
+    Ok(message.payload().get(FIXED..).filter(|_| ours))
+}
+
+/// The table of our family that a message is about.
+pub(super) fn table_of(message: &Message<'_>) -> Result<Option<String>, DecodeError> {
+    let (fixed, body) = message.payload().split_at_checked(FIXED).ok_or("a message of nf_tables is shorter than its fixed part")?;
+    if fixed.first() == Some(&NFPROTO_IPV4) { text(body, TABLE) } else { Ok(None) }
 }
 
 /// The elements of a list, and whether there are some that are none of ours.

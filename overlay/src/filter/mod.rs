@@ -381,10 +381,24 @@ pub async fn remove_filter(device: &str) -> Result<bool, KernelError> {
     door.remove().await?.map_err(|refusal| refusal.into_error("delete the filter table"))
 }
 
+/// The devices that have a filter table, whether they are there or not. None on a kernel without nf_tables.
+///
+/// # Errors
+/// [`KernelError`] when nf_tables cannot be spoken to.
+pub async fn filtered_devices() -> Result<Vec<String>, KernelError> {
+    match door::tables().await {
+        Err(KernelError::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT) => Ok(Vec::new()),
+        tables => Ok(tables?.iter().filter_map(|table| table.strip_prefix(PREFIX)).map(str::to_owned).collect()),
+    }
+}
+
+/// What the names of our tables begin with.
+const PREFIX: &str = "loden-";
+
 /// The table that is a device's.
 #[must_use]
 pub fn table_name(device: &str) -> String {
-    format!("loden-{device}")
+    format!("{PREFIX}{device}")
 }
 
 fn explained(refusal: &Refusal) -> String {
