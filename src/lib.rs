@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod cli;
 pub mod commands;
+pub mod conceal;
 pub mod docker_opts;
 pub mod file;
 pub mod http;
@@ -13,6 +14,7 @@ pub mod identity;
 pub mod last_state;
 pub mod logging;
 pub mod metrics;
+pub mod privilege;
 pub mod status;
 pub mod subnet_env;
 pub mod systemd;

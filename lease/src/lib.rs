@@ -9,6 +9,7 @@
 pub mod alloc;
 pub mod claim;
 mod config;
+mod denied;
 mod json;
 pub mod keeper;
 mod key;
@@ -23,6 +24,7 @@ mod wire;
 
 pub use claim::{Claim, ClaimError, How, Outcome};
 pub use config::{Backend, ConfigError, NetworkConfig, Pool, VxlanConfig};
+pub use denied::Denied;
 pub use keeper::{Held, Keeper, LeaseState};
 pub use key::{KeyError, LeaseKey};
 pub use mac::{MacAddr, MacError};

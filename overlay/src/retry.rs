@@ -50,12 +50,18 @@ impl fmt::Display for Trouble {
 }
 
 /// The keys in trouble.
-#[derive(Debug, Default)]
-pub struct Retries {
-    refusals: BTreeMap<Key, Refusal>,
-    repairs: BTreeMap<Key, Repairs>,
+#[derive(Debug)]
+pub struct Retries<K = Key> {
+    refusals: BTreeMap<K, Refusal>,
+    repairs: BTreeMap<K, Repairs>,
     /// When to look at a key again. A look too many does no harm.
-    due: BTreeSet<(Instant, Key)>,
+    due: BTreeSet<(Instant, K)>,
+}
+
+impl<K> Default for Retries<K> {
+    fn default() -> Self {
+        Self { refusals: BTreeMap::new(), repairs: BTreeMap::new(), due: BTreeSet::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -74,9 +80,9 @@ struct Repairs {
     wrong: bool,
 }
 
-impl Retries {
+impl<K: Ord + Copy> Retries<K> {
     /// The keys in trouble, with what is the matter.
-    pub fn troubles(&self) -> impl Iterator<Item = (Key, Trouble)> + '_ {
+    pub fn troubles(&self) -> impl Iterator<Item = (K, Trouble)> + '_ {
         let refused = self
             .refusals
             .iter()
@@ -104,7 +110,7 @@ impl Retries {
     }
 
     /// The next key whose time has come.
-    pub fn pop_due(&mut self, now: Instant) -> Option<Key> {
+    pub fn pop_due(&mut self, now: Instant) -> Option<K> {
         let (due, key) = *self.due.first()?;
         if due > now {
             return None;
@@ -115,18 +121,18 @@ impl Retries {
 
     /// Whether the key was refused and its time has not come yet.
     #[must_use]
-    pub fn must_wait(&self, key: Key, now: Instant) -> bool {
+    pub fn must_wait(&self, key: K, now: Instant) -> bool {
         self.refusals.get(&key).is_some_and(|refusal| refusal.not_before > now)
     }
 
     /// Whether the kernel refused the key the last time.
     #[must_use]
-    pub fn is_refused(&self, key: Key) -> bool {
+    pub fn is_refused(&self, key: K) -> bool {
         self.refusals.contains_key(&key)
     }
 
     /// The kernel refused the key.
-    pub fn refused_by_kernel(&mut self, key: Key, reason: String, now: Instant) {
+    pub fn refused_by_kernel(&mut self, key: K, reason: String, now: Instant) {
         let count = self.refusals.get(&key).map_or(0, |refusal| refusal.count).saturating_add(1);
         let not_before = now + delay(count);
         self.refusals.insert(key, Refusal { count, not_before, reason });
@@ -139,7 +145,7 @@ impl Retries {
     }
 
     /// The key is as it should be.
-    pub fn right(&mut self, key: Key) {
+    pub fn right(&mut self, key: K) {
         self.refusals.remove(&key);
         if let Some(repairs) = self.repairs.get_mut(&key) {
             repairs.wrong = false;
@@ -147,7 +153,7 @@ impl Retries {
     }
 
     /// Somebody undid the key: whether it may be repaired now. If not, it is due when it may.
-    pub fn may_repair(&mut self, key: Key, now: Instant) -> bool {
+    pub fn may_repair(&mut self, key: K, now: Instant) -> bool {
         let repairs = self.repairs.entry(key).or_insert(Repairs { count: 0, last: now, not_before: now, wrong: false });
         if !repairs.wrong && now.duration_since(repairs.last) > PEACE_AFTER {
             repairs.count = 0;
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_refused_key_waits_longer_each_time_and_a_success_ends_it() {
-        let (mut retries, start) = (Retries::default(), Instant::now());
+        let (mut retries, start) = (Retries::<Key>::default(), Instant::now());
         retries.refused_by_kernel(Key::Device, "no".to_owned(), start);
         assert!(retries.must_wait(Key::Device, start));
         assert_eq!(retries.next_due(), Some(start + FIRST_DELAY));
@@ -198,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_sixth_repair_in_a_row_is_the_last_that_does_not_wait() {
-        let (mut retries, now) = (Retries::default(), Instant::now());
+        let (mut retries, now) = (Retries::<Key>::default(), Instant::now());
         for _ in 0..=FIGHT_AFTER {
             assert!(retries.may_repair(Key::Device, now));
         }
@@ -212,7 +218,7 @@ mod tests {
 
     #[test]
     fn peace_ends_a_fight_but_waiting_for_ones_turn_is_no_peace() {
-        let (mut retries, now) = (Retries::default(), Instant::now());
+        let (mut retries, now) = (Retries::<Key>::default(), Instant::now());
         for _ in 0..FIGHT_AFTER + 12 {
             let due = retries.next_due().unwrap_or(now);
             retries.pop_due(due);

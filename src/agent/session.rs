@@ -93,7 +93,7 @@ impl Sessions {
         tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
 
         let scope = Scope { device: spec.name.clone(), network: pool.network, underlay: Some(place.underlay.index) };
-        let job = Job { scope, spec, local, guard: self.options.guard, known };
+        let job = Job { scope, spec, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known };
         let dataplane = Dataplane::start(job, Arc::clone(&self.metrics)).context("cannot start the data plane's thread")?;
         let dataplane = Arc::new(dataplane);
         self.board.change(|facts| {

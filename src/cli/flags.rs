@@ -14,7 +14,7 @@ use super::endpoint::{Endpoints, EtcdPrefix};
 use super::values::{IfaceSelector, RenewMargin, Secret, StateFile, go_bool, ip, pattern, port, public_ipv4, public_ipv6, subnet_file};
 
 /// The heading of the flags that a subcommand other than `agent` takes, but has no use for.
-pub(super) const AGENT_ONLY: [&str; 4] = ["Lease and files", "Guard against mass removals", "Health", "Accepted for later"];
+pub(super) const AGENT_ONLY: [&str; 5] = ["Lease and files", "Guard against mass removals", "Filter", "Health", "Accepted for later"];
 
 const AFTER_HELP: &str = "\
 Flags are written as flanneld takes them: -flag or --flag, with =VALUE or a VALUE after it; a boolean stands alone or takes =true or =false.
@@ -66,6 +66,8 @@ pub(super) struct AgentFlags {
     pub(super) lease: LeaseFlags,
     #[command(flatten)]
     pub(super) guard: GuardFlags,
+    #[command(flatten)]
+    pub(super) filter: FilterFlags,
     #[command(flatten)]
     pub(super) health: HealthFlags,
     #[command(flatten)]
@@ -152,6 +154,14 @@ pub(super) struct GuardFlags {
 }
 
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filter")]
+pub(super) struct FilterFlags {
+    /// Drop VXLAN packets that come from no known peer, or carry a source that does not belong behind it (needs nf_tables, Linux 5.17)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) vxlan_peers_only: bool,
+}
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Health")]

@@ -158,6 +158,37 @@ fn invocation(command: Command) -> Result<Invocation, UsageError> {
     })
 }
 
+/// The flag that is a secret, and the variable that stands in for it.
+const PASSWORD: &str = "etcd-password";
+/// The variable that gives the password.
+pub const PASSWORD_VARIABLE: &str = "FLANNELD_ETCD_PASSWORD";
+
+/// Whether the password stands among the agent's arguments.
+#[must_use]
+pub fn shows_password(arguments: &[OsString]) -> bool {
+    agent_flags(arguments).1.iter().any(|flag| flag.name == PASSWORD)
+}
+
+/// The agent's arguments with the password's file in the password's place.
+#[must_use]
+pub fn with_password_file(arguments: &[OsString], file: &Path) -> Vec<OsString> {
+    let (before, flags) = agent_flags(arguments);
+    let others = flags.iter().filter(|flag| flag.name != PASSWORD).map(|flag| flag.to_argument().into());
+    let mut file_flag = OsString::from(format!("--{PASSWORD}-file="));
+    file_flag.push(file);
+    before.iter().cloned().chain(others).chain([file_flag]).collect()
+}
+
+/// What stands before the agent's flags, and the flags.
+fn agent_flags(arguments: &[OsString]) -> (&[OsString], Vec<Given>) {
+    let program = program(false);
+    let specs = program.find_subcommand("agent").map(specs).unwrap_or_default();
+    let as_flanneld = arguments.first().is_some_and(|called| Path::new(called).file_name() == Some(OsStr::new(FLANNELD)));
+    let (before, words) = arguments.split_at_checked(if as_flanneld { 1 } else { 2 }).unwrap_or((arguments, &[]));
+    // They have been read before, so they can be read.
+    (before, gosyntax::on_command_line(words, &specs).unwrap_or_default())
+}
+
 /// The clap command, with what a reader of a command's help has no use for out of sight.
 fn program(as_flanneld: bool) -> clap::Command {
     let mut program = Cli::command().term_width(120);
