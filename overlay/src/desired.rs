@@ -30,6 +30,7 @@ pub struct Peer {
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
     vtep: Option<VtepSpec>,
+    owns_name: bool,
     peers: BTreeMap<IpAddr, Far>,
     macs: BTreeMap<MacAddr, Shared>,
 }
@@ -61,6 +62,17 @@ impl Desired {
     /// Says what the VTEP should be.
     pub fn set_vtep(&mut self, vtep: VtepSpec) {
         self.vtep = Some(vtep);
+    }
+
+    /// Whether the VTEP has stood under its name since this was made: then whatever virtual device bears the name now is in its place.
+    #[must_use]
+    pub fn owns_name(&self) -> bool {
+        self.owns_name
+    }
+
+    /// Says that the VTEP stands.
+    pub fn vtep_stands(&mut self) {
+        self.owns_name = true;
     }
 
     /// How many peers there are.

@@ -57,6 +57,9 @@ pub struct Device {
     pub no_link_local: bool,
     /// Whether it takes router advertisements; none where that cannot be read (IPv6 switched off).
     pub accept_ra: Option<bool>,
+    /// Whether its packets are handed on by kernel threads (threaded NAPI), under which a VXLAN device stops receiving; none where that
+    /// cannot be seen.
+    pub threaded: Option<bool>,
 }
 
 /// What kind of device stands under the VTEP's name.

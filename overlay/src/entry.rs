@@ -23,6 +23,55 @@ pub enum Key {
     Route(RouteKey),
 }
 
+/// What of a key is repaired, and fought over. Only the device has more than one aspect: who keeps changing its MTU does not keep its
+/// MAC from being put right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Aspect {
+    /// That it is there, and of the right kind.
+    Whole,
+    /// The device's source address for the tunnel.
+    Local,
+    /// Whether it learns source addresses.
+    Learning,
+    /// Its MAC.
+    Mac,
+    /// Its MTU.
+    Mtu,
+    /// That it has no link-local address.
+    LinkLocal,
+    /// That it takes no router advertisements.
+    AcceptRa,
+    /// Its addresses.
+    Addresses,
+    /// That it is up.
+    Up,
+    /// What the kernel drops from it when it goes down or gets another MAC: routes and neighbours, all at once.
+    Entries,
+}
+
+/// One thing that can be undone by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Matter<K = Key>(pub K, pub Aspect);
+
+impl fmt::Display for Matter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(key, aspect) = self;
+        key.fmt(out)?;
+        out.write_str(match aspect {
+            Aspect::Whole => "",
+            Aspect::Local => " local address",
+            Aspect::Learning => " learning",
+            Aspect::Mac => " MAC",
+            Aspect::Mtu => " MTU",
+            Aspect::LinkLocal => " addrgenmode",
+            Aspect::AcceptRa => " accept_ra",
+            Aspect::Addresses => " addresses",
+            Aspect::Up => " up",
+            Aspect::Entries => " entries",
+        })
+    }
+}
+
 /// What a route of one table is known by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey {

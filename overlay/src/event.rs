@@ -1,6 +1,7 @@
 //! The kernel's notifications, as far as they concern the overlay.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lease::MacAddr;
 
@@ -14,6 +15,10 @@ pub enum Event {
     Forwarding(bool),
     /// The device under the VTEP's name is there now, or was changed.
     Device(Device),
+    /// Whether the device's packets are handed on by kernel threads.
+    Threaded(bool),
+    /// Who did what the next event tells, where the kernel says so: its name and process id.
+    By(Arc<str>),
     /// The device is gone, and all that hung on it. (The kernel tells nothing of its IPv4 routes.)
     DeviceGone,
     /// An address of the device came or went.
@@ -55,7 +60,8 @@ pub enum Event {
     },
     /// Another interface went down or away, and the routes out of it with it: the kernel tells nothing of IPv4 ones.
     Elsewhere(IfIndex),
-    /// The underlay's interface changed: its state, its MTU or its addresses.
+    /// The underlay's interface changed (its state, MTU or addresses), or another may be the one to take: the default route moved, or
+    /// an interface came after the underlay's had gone.
     Underlay,
     /// Notifications were lost, or may have been: only a dump tells the truth now.
     Lost,

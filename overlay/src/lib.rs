@@ -30,7 +30,7 @@ mod vtep;
 
 pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
-pub use entry::{FdbTo, Key, RouteKey, RouteTo, TABLE_MAIN};
+pub use entry::{Aspect, FdbTo, Key, Matter, RouteKey, RouteTo, TABLE_MAIN};
 pub use event::Event;
 #[doc(hidden)]
 #[cfg(feature = "contract")]

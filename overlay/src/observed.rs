@@ -50,7 +50,15 @@ impl Observed {
                 Some(Key::Forwarding)
             }
             Event::Device(device) => {
+                if self.device.as_ref().is_some_and(|before| before.up) && !device.up {
+                    self.drop_ipv4();
+                }
                 self.device = Some(device.clone());
+                Some(Key::Device)
+            }
+            Event::Threaded(on) => {
+                let device = self.device.as_mut()?;
+                device.threaded = Some(*on);
                 Some(Key::Device)
             }
             Event::DeviceGone => {
@@ -67,6 +75,9 @@ impl Observed {
                     self.addresses.insert((*address, *len));
                 } else {
                     self.addresses.remove(&(*address, *len));
+                    if address.is_ipv4() && self.lacks_ipv4() {
+                        self.drop_ipv4();
+                    }
                 }
                 Some(Key::Device)
             }
@@ -90,8 +101,20 @@ impl Observed {
                 self.foreign.retain(|_, out| *out != Some(*index));
                 None
             }
-            Event::Underlay | Event::Lost => None,
+            Event::By(_) | Event::Underlay | Event::Lost => None,
         }
+    }
+
+    /// Whether the device has no IPv4 address.
+    pub(crate) fn lacks_ipv4(&self) -> bool {
+        !self.addresses.iter().any(|(address, _)| address.is_ipv4())
+    }
+
+    /// What the kernel drops without a word when the device goes down or loses its last IPv4 address (`fib_netdev_event` and
+    /// `fib_inetaddr_event`, net/ipv4/fib_frontend.c, v6.18). What has come since is told behind this.
+    fn drop_ipv4(&mut self) {
+        self.routes.retain(|key, _| !key.prefix.is_ipv4());
+        self.neighbours.retain(|address, _| !address.is_ipv4());
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lease::{MacAddr, Mtu};
 
 use crate::device::VtepSpec;
-use crate::entry::{Key, RouteKey, RouteTo};
+use crate::entry::{Aspect, Key, RouteKey, RouteTo};
 
 /// One change to the kernel, all on the VTEP. Every `Put` is idempotent but for a new route; deleting what is gone is success.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,9 @@ pub enum Op {
     DelRoute {
         /// Destination and metric.
         key: RouteKey,
+        /// Who installed it. To the kernel a metric of 0 means any: without this it would take the next best along, once the one that was
+        /// meant is gone.
+        protocol: u8,
     },
 }
 
@@ -102,7 +105,31 @@ impl Op {
             | Self::SetUp => Key::Device,
             Self::PutFdb { mac, .. } | Self::DelFdb { mac } => Key::Fdb(*mac),
             Self::PutNeighbour { address, .. } | Self::DelNeighbour { address } => Key::Neighbour(*address),
-            Self::PutRoute { key, .. } | Self::DelRoute { key } => Key::Route(*key),
+            Self::PutRoute { key, .. } | Self::DelRoute { key, .. } => Key::Route(*key),
+        }
+    }
+
+    /// What of that.
+    #[must_use]
+    pub fn aspect(&self) -> Aspect {
+        match self {
+            Self::SetLocal(_) => Aspect::Local,
+            Self::SetLearning(_) => Aspect::Learning,
+            Self::SetMac(_) => Aspect::Mac,
+            Self::SetMtu(_) => Aspect::Mtu,
+            Self::DisableLinkLocal => Aspect::LinkLocal,
+            Self::DisableAcceptRa => Aspect::AcceptRa,
+            Self::PutAddress(_) | Self::DelAddress { .. } => Aspect::Addresses,
+            Self::SetUp => Aspect::Up,
+            Self::EnableForwarding { .. }
+            | Self::CreateDevice(_)
+            | Self::DelDevice
+            | Self::PutFdb { .. }
+            | Self::DelFdb { .. }
+            | Self::PutNeighbour { .. }
+            | Self::DelNeighbour { .. }
+            | Self::PutRoute { .. }
+            | Self::DelRoute { .. } => Aspect::Whole,
         }
     }
 
@@ -160,7 +187,9 @@ impl fmt::Display for OnDevice<'_> {
                 }
                 write!(out, " proto {protocol} metric {metric}")
             }
-            Op::DelRoute { key: RouteKey { prefix, metric } } => write!(out, "ip route del {prefix} dev {device} metric {metric}"),
+            Op::DelRoute { key: RouteKey { prefix, metric }, protocol } => {
+                write!(out, "ip route del {prefix} dev {device} proto {protocol} metric {metric}")
+            }
         }
     }
 }

@@ -61,6 +61,7 @@ pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item
     let Some(spec) = desired.vtep() else { return plan };
     let mut lost = Lost::default();
     let mut carried = observed.device.as_ref().is_some_and(|device| matches!(device.kind, Kind::Vxlan(_)));
+    let mut settled = is_settled(spec, observed);
     for key in keys {
         match key {
             Key::Forwarding => {
@@ -68,16 +69,18 @@ pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item
                     plan.puts.push(Op::EnableForwarding { ipv6: !spec.network.is_ipv4() });
                 }
             }
-            Key::Device => match plan_device(spec, observed) {
+            Key::Device => match plan_device(spec, observed, desired.owns_name()) {
                 Ok(ops) => {
                     lost = Lost::by(&ops);
-                    carried = true;
+                    (carried, settled) = (true, true);
                     plan.puts.extend(ops);
                 }
                 Err(blocked) => plan.blocked.push((key, blocked)),
             },
             // Without a VTEP there is nothing to hang entries on.
             Key::Fdb(_) | Key::Neighbour(_) | Key::Route(_) if !carried => {}
+            // These the kernel would refuse, or drop again when the device is put right.
+            Key::Neighbour(_) | Key::Route(_) if !settled => {}
             Key::Fdb(mac) => {
                 let (want, have) = (desired.fdb(mac), observed.fdb.get(&mac).copied().filter(|_| !lost.all));
                 entry(&mut plan, want, have, |to, _| Ok(Op::PutFdb { mac, dst: to.dst }), Op::DelFdb { mac });
@@ -95,7 +98,7 @@ pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item
                         Ok(Op::PutRoute { key, to, replace })
                     }
                 };
-                entry(&mut plan, want, have, put, Op::DelRoute { key });
+                entry(&mut plan, want, have, put, Op::DelRoute { key, protocol: have.map_or(0, |have| have.protocol) });
             }
         }
     }
@@ -108,7 +111,7 @@ pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item
 pub fn plan_all(desired: &Desired, observed: &Observed) -> Plan {
     let keys: BTreeSet<Key> = match desired.vtep() {
         // Where the device has to be made or made anew, what hangs on it now does not count.
-        Some(spec) if plan_device(spec, observed).is_ok_and(|ops| !ops.is_empty()) => {
+        Some(spec) if plan_device(spec, observed, desired.owns_name()).is_ok_and(|ops| !ops.is_empty()) => {
             desired.keys().chain(observed_keys(observed)).collect()
         }
         _ => differences(desired, observed),
@@ -122,7 +125,7 @@ pub fn differences(desired: &Desired, observed: &Observed) -> BTreeSet<Key> {
     let Some(spec) = desired.vtep() else { return BTreeSet::new() };
     let differs = |key: &Key| match *key {
         Key::Forwarding => observed.forwarding == Some(false),
-        Key::Device => plan_device(spec, observed).map_or(true, |ops| !ops.is_empty()),
+        Key::Device => plan_device(spec, observed, desired.owns_name()).map_or(true, |ops| !ops.is_empty()),
         Key::Fdb(mac) => desired.fdb(mac) != observed.fdb.get(&mac).copied(),
         Key::Neighbour(address) => desired.neighbour(address) != observed.neighbours.get(&address).copied(),
         Key::Route(key) => desired.route(key) != observed.routes.get(&key).copied(),
@@ -153,11 +156,18 @@ fn entry<V: PartialEq>(plan: &mut Plan, want: Option<V>, have: Option<V>, put: i
     }
 }
 
-/// What has to be done to the device and its addresses. Nothing else is looked at.
+/// Whether neighbours and routes stay on the device: it is a VXLAN device, up, and has its MAC.
+#[must_use]
+pub fn is_settled(spec: &VtepSpec, observed: &Observed) -> bool {
+    observed.device.as_ref().is_some_and(|device| matches!(device.kind, Kind::Vxlan(_)) && device.up && device.mac == spec.mac)
+}
+
+/// What has to be done to the device and its addresses. Nothing else is looked at. A virtual device of another kind is replaced where
+/// the name is ours.
 ///
 /// # Errors
 /// [`Blocked::NotVxlan`].
-pub fn plan_device(spec: &VtepSpec, observed: &Observed) -> Result<Vec<Op>, Blocked> {
+pub fn plan_device(spec: &VtepSpec, observed: &Observed, owns_name: bool) -> Result<Vec<Op>, Blocked> {
     let mut ops = Vec::new();
     let fresh = Device {
         index: crate::IfIndex(0),
@@ -167,14 +177,17 @@ pub fn plan_device(spec: &VtepSpec, observed: &Observed) -> Result<Vec<Op>, Bloc
         mac: spec.mac,
         no_link_local: false,
         accept_ra: Some(true),
+        threaded: Some(false),
     };
     let mut addresses = &observed.addresses;
     let none = BTreeSet::new();
     let (device, vxlan) = match &observed.device {
         Some(device) => match &device.kind {
-            Kind::Other(kind) => return Err(Blocked::NotVxlan { name: spec.name.clone(), kind: kind.clone() }),
-            Kind::Vxlan(vxlan) if can_be_made_right(spec, vxlan) => (device, vxlan),
-            Kind::Vxlan(_) => {
+            Kind::Other(kind) if !owns_name || kind.is_empty() => {
+                return Err(Blocked::NotVxlan { name: spec.name.clone(), kind: kind.clone() });
+            }
+            Kind::Vxlan(vxlan) if can_be_made_right(spec, device, vxlan) => (device, vxlan),
+            Kind::Vxlan(_) | Kind::Other(_) => {
                 ops.push(Op::DelDevice);
                 ops.push(Op::CreateDevice(Box::new(spec.clone())));
                 addresses = &none;
@@ -187,7 +200,7 @@ pub fn plan_device(spec: &VtepSpec, observed: &Observed) -> Result<Vec<Op>, Bloc
             (&fresh, &as_created(spec))
         }
     };
-    let Device { index: _, kind: _, up, mtu, mac, no_link_local, accept_ra } = device;
+    let Device { index: _, kind: _, up, mtu, mac, no_link_local, accept_ra, threaded: _ } = device;
     let mut ensure = |right: bool, op: Op| {
         if !right {
             ops.push(op);
@@ -224,11 +237,12 @@ fn as_created(spec: &VtepSpec) -> Vxlan {
 
 /// Whether the kernel can change the device into what it should be (drivers/net/vxlan/vxlan_core.c, `vxlan_changelink`:
 /// neither VNI, port, GBP nor mode can be). A device that flanneld bound to its underlay is left bound: making it anew
-/// would lose packets.
-fn can_be_made_right(spec: &VtepSpec, vxlan: &Vxlan) -> bool {
+/// would lose packets. One whose NAPI was threaded stays deaf when that is switched off again (measured on 6.18): what has queued up in
+/// its `gro_cells` meanwhile is never taken out.
+fn can_be_made_right(spec: &VtepSpec, device: &Device, vxlan: &Vxlan) -> bool {
     let Vxlan { vni, port, local, parent: _, learning: _, gbp, external } = *vxlan;
     let same_family = local.is_none_or(|local| local.is_ipv4() == spec.local.is_ipv4());
-    vni == spec.vni && port == spec.port && gbp == spec.gbp && !external && same_family
+    vni == spec.vni && port == spec.port && gbp == spec.gbp && !external && same_family && device.threaded != Some(true)
 }
 
 /// What the kernel will have thrown away once the device operations are through.

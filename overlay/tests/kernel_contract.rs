@@ -103,7 +103,10 @@ fn op(family: Family) -> impl Strategy<Value = Op> {
             to: RouteTo { protocol, ..to(m) },
             replace,
         }),
-        2 => n.prop_map(move |n| Op::DelRoute { key: RouteKey { prefix: family.subnet(n), metric: 7 } }),
+        2 => (n, prop_oneof![Just(0), Just(7)], prop_oneof![Just(0), 76..78_u8]).prop_map(move |(n, metric, protocol)| Op::DelRoute {
+            key: RouteKey { prefix: family.subnet(n), metric },
+            protocol,
+        }),
     ]
 }
 

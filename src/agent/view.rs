@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use overlay::{Kernel, Key, Observed, Reconciler, State, Trouble, VtepSpec};
+use overlay::{Kernel, Key, Matter, Observed, Reconciler, State, Trouble, VtepSpec};
 
 use crate::status::{self, Count, DataPlane, DataPlaneState, EntryState, Fight, Heal, Held, Peer, PeerState, Rejected, Vtep};
 
@@ -39,8 +39,8 @@ pub(crate) fn of<K: Kernel>(reconciler: &Reconciler<K>) -> View {
     let device = reconciler.device_name();
     let heals = reconciler.heals().map(|heal| Heal {
         at_unix_ms: heal.at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX)),
-        command: heal.op.on(device).to_string(),
-        why: format!("{} undone", overlay::kind_of(heal.op.key())),
+        command: heal.ops.iter().map(|op| op.on(device).to_string()).collect::<Vec<_>>().join(" && "),
+        why: format!("{} undone", heal.key),
     });
     let mut heals: Vec<Heal> = heals.collect();
     heals.reverse();
@@ -67,7 +67,7 @@ pub(crate) fn of<K: Kernel>(reconciler: &Reconciler<K>) -> View {
 
 fn vtep(spec: &VtepSpec, observed: &Observed) -> Vtep {
     let device = observed.device.as_ref();
-    let right = overlay::plan::plan_device(spec, observed).map(|ops| ops.is_empty());
+    let right = overlay::plan::plan_device(spec, observed, false).map(|ops| ops.is_empty());
     let state = match (device, right) {
         (None, _) => "missing".to_owned(),
         (Some(_), Ok(true)) => "in step".to_owned(),
@@ -103,7 +103,7 @@ fn peers<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Peer> {
     let refused: BTreeMap<Key, String> = reconciler
         .retries()
         .troubles()
-        .filter_map(|(key, trouble)| match trouble {
+        .filter_map(|(Matter(key, _), trouble)| match trouble {
             Trouble::Refused { reason, .. } => Some((key, reason)),
             Trouble::Fight { .. } => None,
         })
@@ -140,10 +140,11 @@ fn peers<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Peer> {
 }
 
 fn fights<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Fight> {
-    let fight = |(key, trouble): (Key, Trouble)| match trouble {
-        Trouble::Fight { count, next } => {
+    let fight = |(matter, trouble): (Matter, Trouble)| match trouble {
+        Trouble::Fight { count, next, who } => {
             let next_in = next.saturating_duration_since(Instant::now()).as_secs();
-            Some(Fight { what: key.to_string(), times: count.into(), who: None, next_in })
+            let who = who.map_or_else(|| "unknown".to_owned(), |who| who.to_string());
+            Some(Fight { what: matter.to_string(), times: count.into(), who: Some(who), next_in })
         }
         Trouble::Refused { .. } => None,
     };

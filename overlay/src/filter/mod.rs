@@ -30,6 +30,7 @@ use self::frame::{Frame, set_name};
 use self::message::{DELSETELEM, Heard, NEWSETELEM, Seen, elements, replace};
 use self::pass::Wanted;
 use crate::desired::Desired;
+use crate::entry::{Aspect, Matter};
 use crate::kernel::{KernelError, Refusal};
 use crate::retry::{Retries, Trouble};
 
@@ -71,6 +72,10 @@ enum FilterOp {
 enum Part {
     Table,
     Element(Pass),
+}
+
+fn whole(part: Part) -> Matter<Part> {
+    Matter(part, Aspect::Whole)
 }
 
 /// Owns the filter table of one VTEP.
@@ -161,7 +166,7 @@ impl Filter {
     /// # Errors
     /// [`KernelError`] when nf_tables cannot be spoken to. What was to be done is still to be done then.
     pub async fn step(&mut self, complete: bool, now: Instant) -> Result<(), KernelError> {
-        while let Some(part) = self.retries.pop_due(now) {
+        while let Some(Matter(part, _)) = self.retries.pop_due(now) {
             match part {
                 Part::Element(pass) => drop(self.dirty.insert(pass, true)),
                 Part::Table => self.look_wanted = true,
@@ -220,14 +225,14 @@ impl Filter {
     /// The table is missing, or not as it should be.
     async fn make_anew(&mut self, now: Instant) -> Result<(), KernelError> {
         let repair = self.stands && self.frame.as_ref() != Some(&self.wanted_frame_of_before());
-        if self.retries.must_wait(Part::Table, now) || (repair && !self.retries.may_repair(Part::Table, now)) {
+        if self.retries.must_wait(Part::Table, now) || (repair && !self.retries.may_repair(whole(Part::Table), now)) {
             return Ok(());
         }
         // Before the peers are complete, what there was stays.
         let kept = self.passes.iter().filter(|pass| !self.pruned && self.lens.contains(&pass.len));
         let passes: BTreeSet<Pass> = self.wanted.passes().chain(kept.copied()).collect();
         let (frame, passes) = (self.wanted_frame(), passes.into_iter().collect());
-        self.apply(&[FilterOp::Replace(frame, passes)], Part::Table, now).await?;
+        self.apply(&[FilterOp::Replace(frame, passes)], repair, now).await?;
         // An acknowledgement is no proof.
         self.look(now).await?;
         if self.frame.as_ref() == Some(&self.wanted_frame()) {
@@ -235,9 +240,11 @@ impl Filter {
             self.dirty.clear();
             self.compare(false);
             self.retries.right(Part::Table);
-            self.heals += u64::from(repair);
+            if repair {
+                self.repaired(Part::Table, now);
+            }
         } else if !self.retries.is_refused(Part::Table) {
-            self.retries.refused_by_kernel(Part::Table, "the kernel shows another table than was made".to_owned(), now);
+            self.retries.refused_by_kernel(Part::Table, "the kernel shows another table than was made".to_owned(), repair, now);
         }
         Ok(())
     }
@@ -253,7 +260,7 @@ impl Filter {
         if self.retries.must_wait(Part::Table, now) {
             return Ok(());
         }
-        let (mut puts, mut dels) = (Vec::new(), Vec::new());
+        let (mut puts, mut dels, mut repairs) = (Vec::new(), Vec::new(), Vec::new());
         let mut later = BTreeMap::new();
         for (pass, kernel) in std::mem::take(&mut self.dirty) {
             let (want, have) = (self.wanted.contains(&pass), self.passes.contains(&pass));
@@ -261,19 +268,29 @@ impl Filter {
                 self.retries.right(Part::Element(pass));
             } else if !want && !self.pruned {
                 later.insert(pass, kernel);
-            } else if !kernel || self.retries.may_repair(Part::Element(pass), now) {
-                self.heals += u64::from(kernel);
+            } else if !kernel || self.retries.may_repair(whole(Part::Element(pass)), now) {
+                repairs.extend(kernel.then_some(pass));
                 if want { puts.push(pass) } else { dels.push(pass) }
             }
         }
         self.dirty = later;
         let changes = [FilterOp::Put(puts), FilterOp::Del(dels)];
         let changes: Vec<_> = changes.into_iter().filter(|op| !op.is_empty()).collect();
-        if changes.is_empty() { Ok(()) } else { self.apply(&changes, Part::Table, now).await }
+        if !changes.is_empty() && self.apply(&changes, !repairs.is_empty(), now).await? {
+            for pass in repairs {
+                self.repaired(Part::Element(pass), now);
+            }
+        }
+        Ok(())
     }
 
-    /// Makes changes in one transaction, and takes in what the kernel then says.
-    async fn apply(&mut self, ops: &[FilterOp], part: Part, now: Instant) -> Result<(), KernelError> {
+    fn repaired(&mut self, part: Part, now: Instant) {
+        self.retries.repaired(whole(part), now);
+        self.heals += 1;
+    }
+
+    /// Makes changes, or a repair, in one transaction, and takes in what the kernel then says: whether it took them.
+    async fn apply(&mut self, ops: &[FilterOp], repair: bool, now: Instant) -> Result<bool, KernelError> {
         for op in ops {
             tracing::debug!(command = %op.on(&self.table), "apply");
         }
@@ -284,15 +301,15 @@ impl Filter {
             if matches!(refusal.errno, Errno::EPERM | Errno::EACCES) {
                 return Err(refusal.into_error("change the filter table"));
             }
-            self.retries.refused_by_kernel(part, explained(&refusal), now);
-            return Ok(());
+            self.retries.refused_by_kernel(Part::Table, explained(&refusal), repair, now);
+            return Ok(false);
         }
         let mut heard = Vec::new();
         self.door.take(&mut heard)?;
         self.look_wanted = false;
         self.take_in(heard);
-        self.retries.right(part);
-        Ok(())
+        self.retries.right(Part::Table);
+        Ok(true)
     }
 
     fn take_in(&mut self, heard: Vec<Heard>) {
@@ -332,7 +349,7 @@ impl Filter {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         // A fight that is being won is no trouble.
-        let said = |(part, trouble): (Part, Trouble)| match part {
+        let said = |(Matter(part, _), trouble): (Matter<Part>, Trouble)| match part {
             Part::Table => format!("filter table {}: {trouble}", self.table),
             Part::Element(pass) => format!("filter table {}, element {pass} of {}: {trouble}", self.table, set_name(pass.len)),
         };

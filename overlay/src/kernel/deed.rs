@@ -17,6 +17,8 @@ pub enum Deed {
     SetDown,
     /// Makes a device of another kind under the VTEP's name.
     CreateOther,
+    /// Has the VTEP's packets handed on by kernel threads.
+    SetThreaded,
     /// Makes a neighbour entry one that may age.
     AgeNeighbour(IpAddr),
     /// Puts a route for a part of the network out of [`ELSEWHERE`], over what has its key.
@@ -38,6 +40,7 @@ impl Deed {
             Self::Op(op) => write!(out, "{}", op.on(device)),
             Self::SetDown => write!(out, "ip link set {device} down"),
             Self::CreateOther => write!(out, "ip link add {device} type bridge"),
+            Self::SetThreaded => write!(out, "echo 1 >/sys/class/net/{device}/threaded"),
             Self::AgeNeighbour(address) => write!(out, "ip neighbour change {address} dev {device} nud stale"),
             Self::PutForeign(RouteKey { prefix, metric }) => write!(out, "ip route replace {prefix} dev {ELSEWHERE} metric {metric}"),
             Self::DelForeign(RouteKey { prefix, metric }) => write!(out, "ip route del {prefix} dev {ELSEWHERE} metric {metric}"),

@@ -17,7 +17,7 @@ use lease::Subnet;
 use crate::desired::Desired;
 use crate::desired::Peer;
 use crate::device::{IfIndex, VtepSpec};
-use crate::entry::Key;
+use crate::entry::{Aspect, Key, Matter};
 use crate::event::Event;
 use crate::kernel::{Kernel, KernelError};
 use crate::observed::Observed;
@@ -76,6 +76,8 @@ pub struct Reconciler<K> {
     underlay_changed: bool,
     /// Peers that came, went or changed; none as long as nobody asks.
     changed_peers: Option<BTreeSet<Subnet>>,
+    /// The device carries entries again that it had lost: they have to be looked at, all at once.
+    settled: bool,
 }
 
 impl<K: Kernel> Reconciler<K> {
@@ -109,7 +111,9 @@ impl<K: Kernel> Reconciler<K> {
             lost: 0,
             underlay_changed: false,
             changed_peers: None,
+            settled: false,
         };
+        reconciler.claim_name();
         reconciler.compare(Cause::Wish);
         Ok(reconciler)
     }
@@ -158,33 +162,42 @@ impl<K: Kernel> Reconciler<K> {
     pub async fn step(&mut self, now: Instant) -> Result<Step, KernelError> {
         self.what_is_due(now).await?;
         let started = Instant::now();
-        let ops = self.next_batch(now);
+        let batch = self.next_batch(now);
         let planned = started.elapsed();
-        let mut step = Step { ops: ops.len(), refused: 0, planned, applied: Duration::ZERO, more: false };
-        if !ops.is_empty() {
-            for op in &ops {
+        let mut step = Step { ops: batch.ops.len(), refused: 0, planned, applied: Duration::ZERO, more: false };
+        if !batch.ops.is_empty() {
+            for op in &batch.ops {
                 tracing::debug!(command = %op.on(self.device_name()), "apply");
             }
             // Until it is known what became of them, only a dump tells.
             let dump_wanted = std::mem::replace(&mut self.dump_wanted, true);
-            let failures = self.kernel.apply(&ops).await?;
+            let failures = self.kernel.apply(&batch.ops).await?;
             step.refused = failures.len();
             let mut events = Vec::new();
             self.kernel.take_events(&mut events)?;
             self.dump_wanted = dump_wanted;
             self.take_in(&events);
-            self.settle(&ops, failures, now);
+            self.settle(&batch, failures, now);
             step.applied = started.elapsed().saturating_sub(planned);
         }
-        step.more = !self.dirty.is_empty() || (self.peers.is_complete() && !self.doomed.is_empty()) || self.dump_is_due(now);
+        step.more =
+            !self.dirty.is_empty() || self.settled || (self.peers.is_complete() && !self.doomed.is_empty()) || self.dump_is_due(now);
         Ok(step)
     }
 
     async fn what_is_due(&mut self, now: Instant) -> Result<(), KernelError> {
         let Self { peers, desired, dirty, retries, changed_peers, .. } = self;
         peers.tick(desired, now, &mut |key| wish(dirty, changed_peers, key));
-        while let Some(key) = retries.pop_due(now) {
-            look(dirty, key, if retries.is_refused(key) { Cause::Wish } else { Cause::Kernel });
+        let mut settled = std::mem::take(&mut self.settled);
+        while let Some(Matter(key, aspect)) = retries.pop_due(now) {
+            if aspect == Aspect::Entries {
+                settled = true;
+            } else {
+                look(dirty, key, if retries.is_refused(key) { Cause::Wish } else { Cause::Kernel });
+            }
+        }
+        if settled {
+            self.put_back_entries(now);
         }
         if self.dump_is_due(now) {
             let started = Instant::now();
@@ -193,12 +206,34 @@ impl<K: Kernel> Reconciler<K> {
             self.observed = self.kernel.dump().await?;
             self.dump_wanted = false;
             self.last_dump = now;
+            self.claim_name();
             self.dumps += 1;
             self.retries.forget_the_quiet(now);
             self.compare(Cause::Kernel);
             self.dump_cost = started.elapsed();
         }
         Ok(())
+    }
+
+    /// The device has come back from where it lost neighbours and routes. That is one repair, not one for each of them; and one that has
+    /// to wait when somebody keeps doing it.
+    fn put_back_entries(&mut self, now: Instant) {
+        let entries = Matter(Key::Device, Aspect::Entries);
+        if self.is_settled() && self.retries.may_repair(entries, now) {
+            self.retries.repaired(entries, now);
+            self.retries.forgive();
+            self.compare(Cause::Wish);
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.desired.vtep().is_some_and(|spec| plan::is_settled(spec, &self.observed))
+    }
+
+    fn claim_name(&mut self) {
+        if self.is_settled() {
+            self.desired.vtep_stands();
+        }
     }
 
     fn dump_is_due(&self, now: Instant) -> bool {
@@ -224,15 +259,21 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn take_in(&mut self, events: &[Event]) {
+        let mut by = None;
         for event in events {
             let index_before = self.observed.device.as_ref().map(|device| device.index);
+            let settled_before = self.is_settled();
             if let Event::Elsewhere(index) = event {
                 self.way_is_free(*index);
             }
             if let Some(key) = self.observed.fold(event) {
                 look(&mut self.dirty, key, Cause::Kernel);
+                if let Some(who) = by.take() {
+                    self.retries.suspect(key, who);
+                }
             }
             match event {
+                Event::By(who) => by = Some(who),
                 Event::Lost => {
                     self.lost += 1;
                     self.dump_wanted = true;
@@ -244,11 +285,17 @@ impl<K: Kernel> Reconciler<K> {
                     self.compare(Cause::Wish);
                     self.dirty.insert(Key::Device, Cause::Kernel);
                 }
-                Event::Device(device) if Some(device.index) != index_before => {
-                    self.retries.forgive();
-                    self.compare(Cause::Wish);
+                Event::Device(device) => {
+                    let again = !settled_before || Some(device.index) != index_before;
+                    self.settled |= again && self.is_settled();
+                    self.claim_name();
                 }
+                // With its last IPv4 address it has lost neighbours and routes.
+                Event::Address { present: false, .. } => self.settled |= self.observed.lacks_ipv4(),
                 _ => {}
+            }
+            if !matches!(event, Event::By(_)) {
+                by = None;
             }
         }
     }

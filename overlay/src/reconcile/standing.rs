@@ -18,8 +18,10 @@ use crate::retry::Retries;
 pub struct Heal {
     /// When.
     pub at: SystemTime,
-    /// By which operation.
-    pub op: Op,
+    /// What was undone.
+    pub key: Key,
+    /// By which operations it was repaired.
+    pub ops: Vec<Op>,
 }
 
 /// What a kind of key has been repaired, put and deleted.
@@ -81,7 +83,7 @@ impl<K: Kernel> Reconciler<K> {
         let work = self.dirty.len() + self.doomed.len();
         if trouble > 0 {
             let blocked = self.blocked.values().next().map(ToString::to_string);
-            let trouble_reason = || self.retries.troubles().next().map(|(key, trouble)| format!("{key}: {trouble}"));
+            let trouble_reason = || self.retries.troubles().next().map(|(matter, trouble)| format!("{matter}: {trouble}"));
             State::Troubled(trouble, blocked.or_else(trouble_reason).unwrap_or_default())
         } else if !self.peers.is_complete() {
             State::Waiting

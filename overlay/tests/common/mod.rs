@@ -12,14 +12,16 @@ use serde_json::Value;
 /// Longer than anything here takes; a test that hangs fails by it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs a test on a new thread in a new network namespace, with lo up. Sockets, `/proc/sys/net` and child processes of that
+/// Runs a test on a new thread in a new network and mount namespace, with lo up. Sockets, `/proc/sys/net` and child processes of that
 /// thread are in it; the kernel takes it down afterwards. Fails, rather than run in the namespace that it was started in.
 pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
     let run = || {
         let before = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        unshare(CloneFlags::CLONE_NEWNET).expect("no network namespace to be had: run by `make test`, tests/support/sandbox, or as root");
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+            .expect("no network namespace to be had: run by `make test`, tests/support/sandbox, or as root");
         assert_ne!(before, std::fs::read_link("/proc/thread-self/ns/net").unwrap(), "still in the namespace of the start");
-        sh("ip link set lo up");
+        // What /sys shows is the devices of the network in which it was mounted.
+        sh("mount -t sysfs sysfs /sys && ip link set lo up");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { tokio::time::timeout(DEADLINE, test()).await.expect("the test took too long") });
     };

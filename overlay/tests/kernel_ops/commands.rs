@@ -42,7 +42,7 @@ fn script(family: Family) -> Vec<Op> {
         Op::PutRoute { key, to: RouteTo { protocol: 77, ..to }, replace: true },
         Op::PutRoute { key: other_key, to: other_to, replace: false },
         Op::PutRoute { key: direct, to: RouteTo { gateway: None, onlink: false, ..to }, replace: false },
-        Op::DelRoute { key: other_key },
+        Op::DelRoute { key: other_key, protocol: other_to.protocol },
         Op::DelNeighbour { address: subnet(3) },
         Op::DelFdb { mac: family.mac(3) },
     ]

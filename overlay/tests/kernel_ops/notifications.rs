@@ -19,6 +19,52 @@ fn fold(observed: &mut Observed, told: &[Event]) {
     }
 }
 
+/// What was told, less who did it.
+fn what(kernel: &mut overlay::Netlink) -> Vec<Event> {
+    let mut told = events(kernel);
+    told.retain(|event| !matches!(event, Event::By(_)));
+    told
+}
+
+#[test]
+fn who_deleted_a_route_is_told_and_what_we_do_ourselves_is_nobodys_doing() {
+    in_namespace(|| async move {
+        let family = Family::V4;
+        let (mut kernel, _) = with_peers(family, 2..4).await;
+        let (key, _) = family.route(2);
+        assert!(!events(&mut kernel).iter().any(|event| matches!(event, Event::By(_))));
+        // A process that is still there when it is asked who it is.
+        sh(&format!("(echo route del {}; sleep 2) | ip -batch - >/dev/null 2>&1 &", key.prefix));
+        let mut told = Vec::new();
+        while !told.iter().any(|event| matches!(event, Event::Route { .. })) {
+            kernel.wait_events(&mut told).await.unwrap();
+        }
+        let [Event::By(who), Event::Route { .. }] = told.as_slice() else { panic!("{told:?}") };
+        assert!(who.starts_with("ip (process "), "{who}");
+    });
+}
+
+#[test]
+fn a_default_route_that_moves_may_make_another_interface_the_underlay() {
+    in_namespace(|| async move {
+        sh("ip link add one type bridge && ip link add two type bridge && ip link set one up && ip link set two up");
+        let one: u32 = sh("cat /sys/class/net/one/ifindex").trim().parse().unwrap();
+        let scope = Scope { underlay: Some(overlay::IfIndex(one)), ..Family::V4.scope() };
+        let mut kernel = overlay::Netlink::open(scope).unwrap();
+        kernel.dump().await.unwrap();
+        events(&mut kernel);
+        sh("ip route add default dev two");
+        assert_eq!(what(&mut kernel), [Event::Underlay]);
+        sh("ip route add 192.0.2.0/24 dev two");
+        assert_eq!(what(&mut kernel), []);
+        // Once the underlay's interface is gone, whatever comes may be the one that takes its place.
+        sh("ip link del one");
+        assert_eq!(events(&mut kernel).first(), Some(&Event::Underlay));
+        sh("ip address add 192.0.2.1/24 dev two");
+        assert!(events(&mut kernel).contains(&Event::Underlay));
+    });
+}
+
 #[test]
 fn deleted_entries_are_told() {
     for family in Family::BOTH {
@@ -27,15 +73,15 @@ fn deleted_entries_are_told() {
             let (name, ip) = (family.name(), family.ip());
             let (key, to) = family.route(2);
             sh(&format!("ip {ip} route del {}", key.prefix));
-            assert_eq!(events(&mut kernel), [Event::Route { key, to: None }]);
+            assert_eq!(what(&mut kernel), [Event::Route { key, to: None }]);
             sh(&format!("ip {ip} neighbour del {} dev {name}", family.subnet(2).address()));
             let gone = Event::Neighbour { address: family.subnet(2).address(), mac: None };
-            let told = events(&mut kernel);
+            let told = what(&mut kernel);
             assert!(!told.is_empty() && told.iter().all(|event| *event == gone), "{told:?}");
             sh(&format!("bridge fdb del {} dev {name}", family.mac(2)));
-            assert_eq!(events(&mut kernel), [Event::Fdb { mac: family.mac(2), to: None }]);
+            assert_eq!(what(&mut kernel), [Event::Fdb { mac: family.mac(2), to: None }]);
             sh(&format!("ip {ip} route flush proto {}", to.protocol));
-            assert_eq!(events(&mut kernel), [Event::Route { key: family.route(3).0, to: None }]);
+            assert_eq!(what(&mut kernel), [Event::Route { key: family.route(3).0, to: None }]);
         });
     }
 }

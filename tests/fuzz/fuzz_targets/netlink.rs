@@ -18,6 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
         mac: MacAddr::new([0; 6]),
         no_link_local: true,
         accept_ra: None,
+        threaded: None,
     };
     let mut observed = Observed::default();
     for event in fuzz_datagram(scope, (choice & 4 == 0).then_some(device), datagram) {

@@ -140,7 +140,8 @@ impl Deref for Host {
 }
 
 /// What makes a namespace a host: an empty /run in which the directory for temporary files is still seen, an empty /var/lib, a machine-id,
-/// and forwarding off, as after a boot (it is the agent's to switch on; a new namespace inherits the machine's).
+/// a /sys that shows its own devices, and forwarding off, as after a boot (it is the agent's to switch on; a new namespace inherits the
+/// machine's).
 fn setup(files: &Path, id: &Path) -> String {
     let files = files.display();
     let id = id.display();
@@ -159,6 +160,7 @@ fn setup(files: &Path, id: &Path) -> String {
              : >/etc/machine-id
          fi
          mount --bind {id} /etc/machine-id
+         mount -t sysfs sysfs /sys
          echo 0 >/proc/sys/net/ipv4/ip_forward
          echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"
     )

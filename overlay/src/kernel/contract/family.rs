@@ -90,8 +90,12 @@ impl Family {
     /// Their deletion.
     #[must_use]
     pub fn dels(self, n: u32) -> [Op; 3] {
-        let (key, _) = self.route(n);
-        [Op::DelRoute { key }, Op::DelNeighbour { address: self.subnet(n).address() }, Op::DelFdb { mac: self.mac(n) }]
+        let (key, to) = self.route(n);
+        [
+            Op::DelRoute { key, protocol: to.protocol },
+            Op::DelNeighbour { address: self.subnet(n).address() },
+            Op::DelFdb { mac: self.mac(n) },
+        ]
     }
 
     /// The VTEP of host number 1.

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 
 use super::{Family, World, apply, events, follow};
 use crate::kernel::errno_number;
-use crate::{Deed, Event, FdbTo, Kernel, Op, RouteTo};
+use crate::{Deed, Event, FdbTo, Kernel, Op, RouteKey, RouteTo};
 
 async fn with_peers<W: World>(world: &mut W, family: Family) -> crate::Observed {
     let kernel = world.kernel();
@@ -40,7 +40,7 @@ pub async fn a_dump_and_the_events_behind_it_end_at_the_truth<W: World>(world: &
     let deeds = [
         Deed::AgeNeighbour(family.subnet(2).address()),
         Deed::Op(Op::DelFdb { mac: family.mac(2) }),
-        Deed::Op(Op::DelRoute { key }),
+        Deed::Op(Op::DelRoute { key, protocol: 0 }),
         Deed::FlushRoutes { ipv6: family == Family::V6 },
         Deed::PutForeign(key),
         Deed::SetDown,
@@ -103,6 +103,17 @@ pub async fn a_new_route_is_refused_where_one_is<W: World>(world: &mut W, family
     assert_eq!(world.kernel().dump().await.unwrap().routes.get(&key), Some(&other));
 }
 
+pub async fn deleting_a_route_of_any_metric_takes_none_of_another_protocol_along<W: World>(world: &mut W, family: Family) {
+    let before = with_peers(world, family).await;
+    let (key, to) = family.route(2);
+    let any = RouteKey { metric: 0, ..key };
+    apply(world.kernel(), &[Op::DelRoute { key: any, protocol: to.protocol + 1 }]).await;
+    assert_eq!(world.kernel().dump().await.unwrap(), before);
+    apply(world.kernel(), &[Op::DelRoute { key: any, protocol: to.protocol }]).await;
+    let left = world.kernel().dump().await.unwrap().routes;
+    assert!(!left.contains_key(&key) && left.len() == before.routes.len() - 1, "a metric of 0 is any: {left:?}");
+}
+
 pub async fn a_route_needs_the_device_up<W: World>(world: &mut W, family: Family) {
     let create = family.create();
     apply(world.kernel(), create.split_last().unwrap().1).await;
@@ -136,6 +147,26 @@ pub async fn a_changed_mac_flushes_the_neighbours<W: World>(world: &mut W, famil
     follow(world.kernel(), &mut observed).await;
     assert_eq!((observed.neighbours.len(), observed.fdb.len(), &observed.routes), (0, 2, &routes));
     assert_eq!(observed.device.unwrap().mac, family.mac(9));
+}
+
+pub async fn threads_that_hand_on_packets_are_told_of<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    follow(world.kernel(), &mut observed).await;
+    assert_eq!(observed.device.as_ref().unwrap().threaded, Some(false));
+    world.somebody(&Deed::SetThreaded);
+    while observed.device.as_ref().unwrap().threaded == Some(false) {
+        let mut told = Vec::new();
+        world.kernel().wait_events(&mut told).await.unwrap();
+        for event in &told {
+            observed.fold(event);
+        }
+    }
+    assert_eq!(observed.device.as_ref().unwrap().threaded, Some(true));
+    assert_eq!(observed, world.kernel().dump().await.unwrap());
+    world.somebody(&Deed::Op(Op::DelDevice));
+    apply(world.kernel(), &family.create()).await;
+    follow(world.kernel(), &mut observed).await;
+    assert_eq!(observed.device.unwrap().threaded, Some(false), "a new device has none");
 }
 
 pub async fn a_deleted_device_takes_everything_along<W: World>(world: &mut W, family: Family) {

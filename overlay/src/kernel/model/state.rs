@@ -80,11 +80,7 @@ impl State {
             }
             Op::DelNeighbour { address } => self.del_neighbour(*address),
             Op::PutRoute { key, to, replace } => self.put_route(*key, *to, *replace)?,
-            Op::DelRoute { key } => {
-                if self.truth.routes.contains_key(key) {
-                    self.tell(Event::Route { key: *key, to: None });
-                }
-            }
+            Op::DelRoute { key, protocol } => self.del_route(*key, *protocol),
         }
         Ok(())
     }
@@ -94,6 +90,7 @@ impl State {
             Deed::Op(op) => self.apply(op)?,
             Deed::SetDown => self.set_down(),
             Deed::CreateOther => self.create_as(Kind::Other("bridge".to_owned()), MacAddr::new([0; 6]), Mtu(1500))?,
+            Deed::SetThreaded => self.device(|device| device.threaded = Some(true))?,
             Deed::AgeNeighbour(address) => self.del_neighbour(*address),
             Deed::PutForeign(key) => {
                 let stolen = self.truth.routes.contains_key(key);
@@ -131,7 +128,16 @@ impl State {
         }
         self.last_index += 1;
         let index = IfIndex(self.last_index);
-        self.tell(Event::Device(Device { index, kind, up: false, mtu, mac, no_link_local: false, accept_ra: Some(true) }));
+        self.tell(Event::Device(Device {
+            index,
+            kind,
+            up: false,
+            mtu,
+            mac,
+            no_link_local: false,
+            accept_ra: Some(true),
+            threaded: Some(false),
+        }));
         Ok(())
     }
 
@@ -212,6 +218,17 @@ impl State {
     fn put_fdb(&mut self, mac: MacAddr, to: FdbTo) {
         if self.truth.fdb.get(&mac) != Some(&to) {
             self.tell(Event::Fdb { mac, to: Some(to) });
+        }
+    }
+
+    /// The first of that protocol, or of any if none is named; a metric of 0 is any metric (`fib_table_delete`, net/ipv4/fib_trie.c, and
+    /// `ip6_route_del`, net/ipv6/route.c, v6.18).
+    fn del_route(&mut self, key: RouteKey, protocol: u8) {
+        let meant = |(there, to): &(&RouteKey, &RouteTo)| {
+            there.prefix == key.prefix && (key.metric == 0 || there.metric == key.metric) && (protocol == 0 || to.protocol == protocol)
+        };
+        if let Some(key) = self.truth.routes.iter().find(meant).map(|(key, _)| *key) {
+            self.tell(Event::Route { key, to: None });
         }
     }
 

@@ -7,7 +7,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, InfoVxlan, LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAttribute, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVxlan, RouteMessageBuilder};
 
@@ -64,9 +64,9 @@ pub(super) fn message(op: &Op, device: IfIndex) -> Option<(RouteNetlinkMessage, 
             }
             (NewRoute(to.build()), if *replace { PUT } else { NEW })
         }
-        Op::DelRoute { key } => {
-            // Protocol, type and scope left open; the interface binds it to ours.
-            let any = route(*key, device).protocol(RouteProtocol::Unspec).kind(RouteType::Unspec).scope(RouteScope::NoWhere);
+        Op::DelRoute { key, protocol } => {
+            // Type and scope left open; the interface and the protocol bind it to the one that is meant.
+            let any = route(*key, device).protocol((*protocol).into()).kind(RouteType::Unspec).scope(RouteScope::NoWhere);
             (DelRoute(any.build()), THERE)
         }
     })

@@ -6,6 +6,7 @@ use nix::libc::{
 };
 use rtnetlink::MulticastGroup;
 
+use super::doer::Doers;
 use super::entry::{self, Neighbour};
 use super::link::Link;
 use super::sysctl;
@@ -25,11 +26,14 @@ pub(super) fn groups(scope: &Scope) -> [MulticastGroup; 6] {
 pub(crate) struct Watch {
     scope: Scope,
     device: Option<(IfIndex, bool)>,
+    /// The underlay's interface is gone for good; one that is to take its place has another index.
+    underlay_gone: bool,
+    doers: Doers,
 }
 
 impl Watch {
     pub(crate) fn new(scope: Scope) -> Self {
-        Self { scope, device: None }
+        Self { scope, device: None, underlay_gone: false, doers: Doers::default() }
     }
 
     pub(super) fn scope(&self) -> &Scope {
@@ -45,6 +49,11 @@ impl Watch {
         self.device = device.map(|device| (device.index, device.up));
     }
 
+    /// What this socket does is our own doing.
+    pub(super) fn set_own_port(&mut self, port: u32) {
+        self.doers = Doers::other_than(port);
+    }
+
     /// Appends what a datagram says. One that cannot be read is as good as lost.
     pub(crate) fn datagram(&mut self, datagram: &[u8], events: &mut Vec<Event>) {
         for message in Messages::new(datagram) {
@@ -55,6 +64,18 @@ impl Watch {
     }
 
     fn message(&mut self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
+        let before = events.len();
+        let read = self.told(message, events);
+        // Only of what concerns us it is asked who did it.
+        if events.get(before).is_some_and(is_of_a_key)
+            && let Some(who) = self.doers.of(message.port_number())
+        {
+            events.insert(before, Event::By(who));
+        }
+        read
+    }
+
+    fn told(&mut self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
         match message.message_type() {
             RTM_NEWNEIGH | RTM_DELNEIGH => self.neighbour(message, events),
             RTM_NEWROUTE | RTM_DELROUTE => self.route(message, events),
@@ -78,6 +99,10 @@ impl Watch {
     fn route(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
         let Some(entry::Route { key, out, to, unicast: _, replaced }) = entry::route(message, self.index())? else { return Ok(()) };
         let there = message.message_type() == RTM_NEWROUTE;
+        if key.prefix.len() == 0 {
+            // The interface that it leaves by may be the one to take now.
+            self.underlay_changed(events);
+        }
         let inside = self.scope.network.covers(key.prefix);
         if self.device.is_some() && out == self.index() {
             events.push(Event::Route { key, to: there.then_some(to) });
@@ -117,6 +142,9 @@ impl Watch {
     fn link(&mut self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
         let Some(link) = Link::read(message)? else { return Ok(()) };
         self.underlay(link.index(), events);
+        if self.scope.underlay == Some(link.index()) {
+            self.underlay_gone = message.message_type() == RTM_DELLINK;
+        }
         let was_ours = Some(link.index()) == self.index();
         let named = match link.name() {
             Ok(name) => name == self.scope.device,
@@ -152,9 +180,24 @@ impl Watch {
     }
 
     fn underlay(&self, index: IfIndex, events: &mut Vec<Event>) {
-        if self.scope.underlay == Some(index) && events.last() != Some(&Event::Underlay) {
+        if self.scope.underlay == Some(index) || (self.underlay_gone && Some(index) != self.index()) {
+            self.underlay_changed(events);
+        }
+    }
+
+    fn underlay_changed(&self, events: &mut Vec<Event>) {
+        if self.scope.underlay.is_some() && events.last() != Some(&Event::Underlay) {
             events.push(Event::Underlay);
         }
+    }
+}
+
+/// Whether it is about something that somebody may have undone.
+fn is_of_a_key(event: &Event) -> bool {
+    use Event::{Address, By, Device, DeviceGone, Elsewhere, Fdb, ForeignRoute, Forwarding, Lost, Neighbour, Route, Threaded, Underlay};
+    match event {
+        Address { .. } | Device(_) | DeviceGone | Fdb { .. } | Neighbour { .. } | Route { .. } => true,
+        By(_) | Elsewhere(_) | ForeignRoute { .. } | Forwarding(_) | Lost | Threaded(_) | Underlay => false,
     }
 }
 

@@ -8,6 +8,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::napi;
 use super::sysctl;
 use super::wire::{Message, decode};
 use crate::{Device, IfIndex, Kind, Vxlan};
@@ -95,8 +96,10 @@ fn device(LinkMessage { header, attributes, .. }: LinkMessage) -> Result<Device,
         }
     }
     // What cannot be switched off here, in a container with read-only settings, is no reason never to be in step.
-    let accept_ra = accept_ra.filter(|on| !on || name.is_none_or(|name| sysctl::can_set_accept_ra(&name)));
-    Ok(Device { index: IfIndex(header.index), kind, up: header.flags.contains(LinkFlags::Up), mtu, mac, no_link_local, accept_ra })
+    let accept_ra = accept_ra.filter(|on| !on || name.as_ref().is_none_or(|name| sysctl::can_set_accept_ra(name)));
+    let index = IfIndex(header.index);
+    let threaded = name.filter(|_| matches!(kind, Kind::Vxlan(_))).and_then(|name| napi::threaded(&name, index));
+    Ok(Device { index, kind, up: header.flags.contains(LinkFlags::Up), mtu, mac, no_link_local, accept_ra, threaded })
 }
 
 fn ipv6(family: AfSpecUnspec) -> Option<Vec<AfSpecInet6>> {

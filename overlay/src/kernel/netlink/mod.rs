@@ -5,6 +5,7 @@
 //! driven here and not by rtnetlink, which sends one message at a time and hands on a failed dump as a short one.
 
 mod answer;
+mod doer;
 mod dump;
 mod encode;
 mod entry;
@@ -12,6 +13,7 @@ mod events;
 mod explain;
 mod interfaces;
 mod link;
+mod napi;
 mod requests;
 #[cfg(test)]
 mod roundtrip;
@@ -23,6 +25,7 @@ use self::dump::{What, dump};
 use self::events::lost;
 use self::explain::{Verdict, verdict};
 use self::link::Link;
+use self::napi::Ear;
 use self::requests::{MAX_MESSAGES, Requests};
 pub(crate) use self::socket::{Received, Socket};
 use crate::kernel::{Event, Failure, Kernel, KernelError, Scope, errno_number};
@@ -43,6 +46,10 @@ pub struct Netlink {
     watch: Watch,
     /// Notifications that were read while something else was done.
     pending: Vec<Event>,
+    /// The device whose NAPI is listened to; none within where that cannot be.
+    ear: Option<(IfIndex, Option<Ear>)>,
+    /// Whether it was said that it cannot be.
+    said_deaf: bool,
 }
 
 impl Netlink {
@@ -52,13 +59,39 @@ impl Netlink {
     /// [`KernelError`] when a socket cannot be had.
     pub fn open(scope: Scope) -> Result<Self, KernelError> {
         let notifications = Socket::for_events(&events::groups(&scope))?;
-        Ok(Self { requests: Requests::open()?, notifications, watch: Watch::new(scope), pending: Vec::new() })
+        let (requests, mut watch) = (Requests::open()?, Watch::new(scope));
+        watch.set_own_port(requests.port()?);
+        Ok(Self { requests, notifications, watch, pending: Vec::new(), ear: None, said_deaf: false })
+    }
+
+    /// Turns to the device that there is now.
+    fn listen_to_napi(&mut self) {
+        let Self { watch, pending, ear, .. } = self;
+        let Some(index) = watch.index() else { return *ear = None };
+        if ear.as_ref().is_some_and(|(of, _)| *of == index) {
+            return;
+        }
+        let device = &watch.scope().device;
+        let new = Ear::new(device, index);
+        if new.is_none() && !std::mem::replace(&mut self.said_deaf, true) {
+            tracing::warn!(device, "not seen whether its NAPI is threaded: /sys shows another network namespace, or nothing");
+        }
+        if napi::threaded(device, index) == Some(true) {
+            // Since it was read last.
+            pending.push(Event::Threaded(true));
+        }
+        *ear = Some((index, new));
     }
 
     /// Reads the notifications that are there into `pending`, so that their buffer does not overrun.
     fn drain(&mut self) -> Result<(), KernelError> {
         while let Some(received) = self.notifications.take(EVENTS)? {
             take_in(&received, &mut self.watch, &mut self.pending);
+        }
+        if let Some((index, Some(ear))) = &mut self.ear
+            && ear.was_written()
+        {
+            self.pending.extend(told(&self.watch, *index));
         }
         Ok(())
     }
@@ -167,18 +200,37 @@ impl Kernel for Netlink {
     async fn wait_events(&mut self, events: &mut Vec<Event>) -> Result<(), KernelError> {
         self.take_events(events)?;
         while events.is_empty() {
+            let Self { notifications, watch, ear, .. } = self;
             // Nothing is kept across the await but what is in the socket, and nothing awaits behind it.
-            let received = self.notifications.wait(EVENTS).await?;
-            take_in(&received, &mut self.watch, events);
+            tokio::select! {
+                received = notifications.wait(EVENTS) => take_in(&received?, watch, events),
+                index = written(ear.as_mut()) => events.extend(told(watch, index)),
+            }
         }
         self.take_events(events)
     }
 
     fn take_events(&mut self, events: &mut Vec<Event>) -> Result<(), KernelError> {
         self.drain()?;
+        self.listen_to_napi();
         events.append(&mut self.pending);
         Ok(())
     }
+}
+
+/// Waits until the device's NAPI setting has been written.
+async fn written(ear: Option<&mut (IfIndex, Option<Ear>)>) -> IfIndex {
+    if let Some((index, Some(ear))) = ear
+        && ear.written().await
+    {
+        return *index;
+    }
+    std::future::pending().await
+}
+
+/// What the device's NAPI setting is now.
+fn told(watch: &Watch, index: IfIndex) -> Option<Event> {
+    napi::threaded(&watch.scope().device, index).map(Event::Threaded)
 }
 
 fn take_in(received: &Received<'_>, watch: &mut Watch, events: &mut Vec<Event>) {

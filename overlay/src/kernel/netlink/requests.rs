@@ -42,6 +42,11 @@ impl Requests {
         Ok(Self { socket: Socket::for_requests()?, seq: 0, batch: Batch::default() })
     }
 
+    /// The port under which what it does is told.
+    pub(super) fn port(&self) -> Result<u32, KernelError> {
+        self.socket.port()
+    }
+
     /// Sends operations that are all messages on this device, and says which were refused. What overran the receive buffer is
     /// sent again in halves: a put or a delete can be repeated. Only a new route that went through the first time is
     /// then refused as being there; the notification of the first time says the rest.

@@ -107,6 +107,7 @@ fn watch(v6: bool) -> Watch {
         mac: MacAddr::new([0; 6]),
         no_link_local: true,
         accept_ra: None,
+        threaded: None,
     }));
     watch
 }

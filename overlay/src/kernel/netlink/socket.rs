@@ -83,6 +83,13 @@ impl Socket {
         Ok(Self { inner, datagram: Vec::with_capacity(DATAGRAM) })
     }
 
+    /// Its port: what it does is told under this number.
+    pub(super) fn port(&self) -> Result<u32, KernelError> {
+        let mut address = SocketAddr::new(0, 0);
+        self.inner.socket_ref().get_address(&mut address).map_err(io_error("name a netlink socket"))?;
+        Ok(address.port_number())
+    }
+
     /// Sends one datagram. The kernel works it off before this returns.
     pub(crate) async fn send(&mut self, call: &'static str, bytes: &[u8]) -> Result<(), KernelError> {
         match tokio::time::timeout(ANSWER, self.inner.send(bytes)).await {
