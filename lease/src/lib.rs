@@ -9,6 +9,7 @@
 pub mod alloc;
 pub mod claim;
 mod config;
+mod excerpt;
 mod json;
 pub mod keeper;
 mod key;
