@@ -10,6 +10,7 @@ pub mod alloc;
 pub mod claim;
 mod config;
 mod denied;
+mod excerpt;
 mod json;
 pub mod keeper;
 mod key;

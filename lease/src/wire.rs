@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::excerpt::excerpt;
 use crate::json::{Text, object};
 use crate::{BackendType, LeaseRecord, MacAddr, RecordError, Vni, VtepData};
 
@@ -62,7 +63,7 @@ impl LeaseRecord {
     /// [`RecordError`] naming the field. What a backend other than vxlan says in its data is not looked at.
     pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
         let RecordIn { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data, owner } =
-            serde_json::from_slice(value).map_err(|error| RecordError::Json(error.to_string()))?;
+            serde_json::from_slice(value).map_err(|error| RecordError::Json(excerpt(&error.to_string())))?;
         let public_ip = field("PublicIP", &public_ip.ok_or(RecordError::Missing("PublicIP"))?, str::parse::<Ipv4Addr>)?;
         let public_ipv6 = public_ipv6.map(|text| field("PublicIPv6", &text, str::parse::<Ipv6Addr>)).transpose()?;
         if public_ip.is_unspecified() && public_ipv6.is_none() {
@@ -108,7 +109,7 @@ impl BackendType {
             "" | "alloc" => Self::Alloc,
             "vxlan" => Self::Vxlan,
             "host-gw" => Self::HostGw,
-            other => Self::Other(other.into()),
+            other => Self::Other(excerpt(other).into()),
         }
     }
 
@@ -125,7 +126,7 @@ impl BackendType {
 }
 
 fn vtep(place: &'static str, data: &RawValue) -> Result<VtepData, RecordError> {
-    let VtepIn { vni, mac } = serde_json::from_str(data.get()).map_err(|error| RecordError::Json(format!("{place}: {error}")))?;
+    let VtepIn { vni, mac } = serde_json::from_str(data.get()).map_err(|error| RecordError::Json(excerpt(&format!("{place}: {error}"))))?;
     let vni = vni.ok_or(RecordError::Missing("VNI"))?;
     let mac = field("VtepMAC", &mac.ok_or(RecordError::Missing("VtepMAC"))?, str::parse::<MacAddr>)?;
     let in_range = u64::try_from(vni).ok().and_then(|vni| Vni::new(vni).ok());
@@ -141,7 +142,7 @@ fn field<T, E: std::fmt::Display>(
 }
 
 fn invalid(field: &'static str, value: &str, reason: &str) -> RecordError {
-    RecordError::Field { field, value: value.to_owned(), reason: reason.to_owned() }
+    RecordError::Field { field, value: excerpt(value), reason: reason.to_owned() }
 }
 
 #[cfg(test)]

@@ -30,5 +30,11 @@ pub fn socket_path(subnet_file: &Path) -> PathBuf {
     subnet_file.with_extension("sock")
 }
 
+/// What an asker that sends these bytes, and then no more, is told; none when it is given a report. For the fuzzer.
+#[doc(hidden)]
+pub async fn fuzz_request(mut bytes: &[u8]) -> Option<String> {
+    server::request(&mut bytes).await.err()
+}
+
 #[cfg(test)]
 mod tests;
