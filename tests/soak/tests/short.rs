@@ -17,3 +17,8 @@ fn short(name: &str) -> Result<()> {
 fn boots_while_the_store_is_away() -> Result<()> {
     short("boot")
 }
+
+#[test]
+fn differential_a_model_of_flanneld_agrees_with_the_kernel() -> Result<()> {
+    short("differential")
+}

@@ -157,6 +157,11 @@ impl Etcd {
     /// # Errors
     /// When it fails: with what it said.
     pub fn ctl(&self, args: &[&str]) -> Result<String> {
+        output(self.ctl_command()?.args(args))
+    }
+
+    /// etcdctl with all but its arguments.
+    pub(crate) fn ctl_command(&self) -> Result<Command> {
         let mut command = program(&self.place, "etcdctl")?;
         command.env("ETCDCTL_API", "3").args(["--endpoints", self.endpoint()]);
         if let Some(TlsFiles { ca, cert, key, ask_clients }) = &self.options.tls {
@@ -168,7 +173,7 @@ impl Etcd {
         if let (true, Some((user, password))) = (self.asks_for_users, &self.options.user) {
             command.arg("--user").arg(format!("{user}:{password}"));
         }
-        output(command.args(args))
+        Ok(command)
     }
 
     /// etcd asks for users once there is one called root; the wanted one gets all rights too.

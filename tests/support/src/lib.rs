@@ -32,6 +32,7 @@ mod agent_options;
 mod container;
 mod etcd;
 mod etcd_data;
+mod etcd_write;
 mod host;
 mod http;
 mod lab;

@@ -1,6 +1,7 @@
 //! The families of faults, in the order in which they run.
 
 mod boot;
+mod differential;
 
 use anyhow::Result;
 
@@ -16,4 +17,4 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] = &[Family { name: "boot", run: boot::run }];
+pub const FAMILIES: &[Family] = &[Family { name: "boot", run: boot::run }, Family { name: "differential", run: differential::run }];
