@@ -29,7 +29,7 @@ pub use denied::Denied;
 pub use keeper::{Held, Keeper, LeaseState};
 pub use key::{KeyError, LeaseKey};
 pub use mac::{MacAddr, MacError};
-pub use owner::{Owner, OwnerError};
+pub use owner::{Boot, BootError, Owner, OwnerError};
 pub use record::{BackendType, LeaseRecord, RecordError, VtepData};
 pub use rng::Rng;
 pub use store::{Entry, Event, Expiry, LeaseStore};

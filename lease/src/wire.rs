@@ -1,4 +1,4 @@
-//! The lease record as JSON, byte for byte as flanneld writes it, with one field more: `Owner`.
+//! The lease record as JSON, byte for byte as flanneld writes it, with two fields more: `Owner` and `Boot`.
 //!
 //! The shapes here are dumb: they mirror the document. [`LeaseRecord`] comes of them by checking each field.
 
@@ -20,6 +20,7 @@ object! {
         "BackendData" => backend_data: &'a RawValue,
         "BackendV6Data" => backend_v6_data: &'a RawValue,
         "Owner" => owner: Text<'a>,
+        "Boot" => boot: Text<'a>,
     }
 }
 
@@ -46,6 +47,8 @@ struct RecordOut<'a> {
     backend_v6_data: Option<VtepOut>,
     #[serde(rename = "Owner", skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
+    #[serde(rename = "Boot", skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -62,7 +65,7 @@ impl LeaseRecord {
     /// # Errors
     /// [`RecordError`] naming the field. What a backend other than vxlan says in its data is not looked at.
     pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
-        let RecordIn { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data, owner } =
+        let RecordIn { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data, owner, boot } =
             serde_json::from_slice(value).map_err(|error| RecordError::Json(excerpt(&error.to_string())))?;
         let public_ip = field("PublicIP", &public_ip.ok_or(RecordError::Missing("PublicIP"))?, str::parse::<Ipv4Addr>)?;
         let public_ipv6 = public_ipv6.map(|text| field("PublicIPv6", &text, str::parse::<Ipv6Addr>)).transpose()?;
@@ -81,6 +84,7 @@ impl LeaseRecord {
             vtep_v6: vtep("BackendV6Data", backend_v6_data)?,
             // A form that we do not know: of a later release, or nobody's. It is no reason to lose a peer.
             owner: owner.and_then(|Text(text)| text.parse().ok()),
+            boot: boot.and_then(|Text(text)| text.parse().ok()),
             backend,
         })
     }
@@ -88,7 +92,7 @@ impl LeaseRecord {
     /// The value to put under the lease's key.
     #[must_use]
     pub fn encode(&self) -> String {
-        let Self { public_ip, public_ipv6, backend, vtep, vtep_v6, owner } = self;
+        let Self { public_ip, public_ipv6, backend, vtep, vtep_v6, owner, boot } = self;
         let data = |vtep: &VtepData| VtepOut { vni: vtep.vni.get(), mac: vtep.mac.to_string() };
         let out = RecordOut {
             public_ip: public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
@@ -97,6 +101,7 @@ impl LeaseRecord {
             backend_data: vtep.as_ref().map(data),
             backend_v6_data: vtep_v6.as_ref().map(data),
             owner: owner.map(|owner| owner.to_string()),
+            boot: boot.map(|boot| boot.to_string()),
         };
         // Strings and numbers alone: there is nothing in it that could fail.
         serde_json::to_string(&out).unwrap_or_default()

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Owner;
+use crate::{Boot, Owner};
 
 fn decode(text: &str) -> Result<LeaseRecord, RecordError> {
     LeaseRecord::decode(text.as_bytes())
@@ -94,6 +94,7 @@ prop_compose! {
             public_ip: (!only_v6 || v6.is_none()).then_some(Ipv4Addr::from_bits(v4)),
             public_ipv6: v6.map(Ipv6Addr::from_bits),
             backend, vtep, vtep_v6, owner: owner.map(Owner::new),
+            boot: owner.map(|[first, ..]| Boot::new(first.into())),
         }
     }
 }

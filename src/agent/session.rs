@@ -13,7 +13,6 @@ use overlay::underlay::Underlay;
 use overlay::{Local, Peer, Scope, VtepSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Facts};
 use super::dataplane::{Dataplane, Job, Standing};
@@ -73,8 +72,8 @@ impl Sessions {
 
         let mut tasks = JoinSet::new();
         let clear = Clear(self.board.clone());
-        let (mut keeper, mut lease, tell) = self.keeper(&place, &usable).await?;
-        tasks.spawn(async move { keeper.run(&CancellationToken::new()).await });
+        let (keeper, mut lease, tell) = self.keeper(&place, &usable).await?;
+        tasks.spawn(keeper.run());
         self.board.change(|facts| {
             facts.blocked = None;
             facts.lease = Some(lease.clone());

@@ -78,7 +78,7 @@ pub struct Credentials {
 pub enum PasswordSource {
     /// Here.
     Given(Secret),
-    /// In this file. Read when the agent starts.
+    /// In this file. Read when the agent starts, and again for every login.
     File(PathBuf),
 }
 
