@@ -7,10 +7,14 @@
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl::set_no_new_privs;
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
 /// The first port that anybody may listen on, unless `net.ipv4.ip_unprivileged_port_start` says otherwise (ip(7)).
 const FIRST_FREE_PORT: u16 = 1024;
+
+/// What is never granted on a file that we make.
+const OTHERS_WRITE: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
 
 /// The rights cannot be had, or not be given up.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,8 @@ pub fn narrow(health_port: Option<u16>) -> Result<(), PrivilegeError> {
     if !have.contains(&Capability::CAP_NET_ADMIN) {
         return Err(PrivilegeError::Missing { uid: geteuid().as_raw() });
     }
+    // What we make is for all to read and for us to write, whatever the umask that we were given; a secret is none of it.
+    umask(OTHERS_WRITE);
     let keep: CapsHashSet = needed(health_port).intersection(&have).copied().collect();
     set_no_new_privs().map_err(PrivilegeError::NoNewPrivileges)?;
     // What this set bounds is what a program may gain that is started, and none is. Without CAP_SETPCAP it stays as it was given.

@@ -58,7 +58,7 @@ impl PeerFilter {
         }
         self.said.clone_from(&self.trouble);
         if let Some((heals @ 1.., who)) = self.filter.as_mut().map(Filter::take_heals) {
-            let who = who.map_or_else(|| "somebody".to_owned(), |Changer { pid, name }| format!("{name} (process {pid})"));
+            let who = who.map_or_else(|| "somebody".to_owned(), |Changer { pid, name }| format!("{name}, process {pid} of the machine"));
             tracing::warn!(heals, who, "filter table was changed: put right");
             metrics.healed("filter", heals);
         }

@@ -30,6 +30,11 @@ impl Door {
         Ok(Self { table, requests: Socket::for_filter(LARGEST)?, events, number: 0 })
     }
 
+    /// The socket's number that the kernel knows our changes by.
+    pub(super) fn port(&self) -> u32 {
+        self.requests.port()
+    }
+
     /// Sends requests: as one transaction, or where the send buffer cannot be made large enough for it as several, in their order.
     pub(super) async fn change(&mut self, requests: &[Request]) -> Result<Result<(), Refusal>, KernelError> {
         let most = self.requests.largest();
@@ -137,7 +142,9 @@ async fn whole(request: &Request) -> Result<Vec<Vec<u8>>, KernelError> {
     });
     let mut part = Vec::new();
     ask(&question, &mut part, |part: &mut Vec<Vec<u8>>, message: &Message<'_>| {
-        part.push(message.buffer.to_vec());
+        // Its buffer goes on with the messages behind it.
+        let len = usize::try_from(message.length()).unwrap_or(usize::MAX);
+        part.push(message.buffer.get(..len).unwrap_or(message.buffer).to_vec());
         Ok(())
     })
     .await?;

@@ -182,16 +182,16 @@ pub(super) enum Heard {
     Element(Pass, bool),
     /// Something else came, went or changed.
     Table,
-    /// Who the changes before this were made by.
-    By(Changer),
+    /// By which socket, and by whom, the changes before this were made.
+    By(u32, Changer),
 }
 
 /// A process that changed the rules of this network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changer {
-    /// Its id.
+    /// Its id, as the machine's first process namespace has it.
     pub pid: u32,
-    /// Its name.
+    /// Its name, or its thread's.
     pub name: String,
 }
 
@@ -201,7 +201,7 @@ pub(super) fn heard(message: &Message<'_>, table: &str) -> Result<Vec<Heard>, De
     if kind == NEWGEN {
         let body = message.payload().get(FIXED..).unwrap_or_default();
         let (pid, name) = (number(body, 2)?, text(body, 3)?);
-        return Ok(pid.zip(name).map(|(pid, name)| Heard::By(Changer { pid, name })).into_iter().collect());
+        return Ok(pid.zip(name).map(|(pid, name)| Heard::By(message.port_number(), Changer { pid, name })).into_iter().collect());
     }
     let Some(body) = of_table(message, table)? else { return Ok(Vec::new()) };
     if kind != NEWSETELEM && kind != DELSETELEM {

@@ -180,6 +180,7 @@ impl Filter {
             self.look(now).await?;
         }
         if self.frame.as_ref() == Some(&self.wanted_frame()) {
+            self.stands = true;
             self.adjust(now).await
         } else if self.last_look.is_some() {
             self.make_anew(now).await
@@ -313,7 +314,6 @@ impl Filter {
     }
 
     fn take_in(&mut self, heard: Vec<Heard>) {
-        let us = std::process::id();
         for heard in heard {
             match heard {
                 Heard::Element(pass, there) => {
@@ -327,8 +327,8 @@ impl Filter {
                     }
                 }
                 Heard::Table => self.look_wanted = true,
-                Heard::By(Changer { pid, .. }) if pid == us => {}
-                Heard::By(changer) => self.changer = Some(changer),
+                Heard::By(port, _) if port == self.door.port() => {}
+                Heard::By(_, changer) => self.changer = Some(changer),
             }
         }
     }
@@ -472,4 +472,26 @@ pub fn fuzz_filter_datagram(datagram: &[u8]) -> usize {
         let _ = seen.take(&message, "loden-flannel.1");
     }
     heard.len() + seen.passes.len() + seen.frame.rules.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lease::MacAddr;
+
+    #[tokio::test]
+    async fn the_kernel_shows_the_table_that_was_made() {
+        let host = testkit::Namespace::new("filtered", "").unwrap();
+        let _within = host.enter().unwrap();
+        let spec = FilterSpec { device: "flannel.1".to_owned(), vni: Vni::new(1).unwrap(), port: 8472, subnet_len: 24 };
+        let mut peers = Desired::default();
+        let peer = crate::Peer { subnet: "10.5.2.0/24".parse().unwrap(), mac: MacAddr::new([2; 6]), dst: "192.168.77.2".parse().unwrap() };
+        peers.put(peer, &mut |_| ());
+        let mut filter = Filter::open(spec, &peers).unwrap();
+        filter.step(true, Instant::now()).await.unwrap();
+        assert_eq!(filter.frame, Some(filter.wanted_frame()));
+        assert_eq!(filter.trouble(), None);
+        assert!(filter.in_step());
+        assert_eq!(filter.elements(), (2, 2));
+    }
 }

@@ -22,3 +22,8 @@ fn boots_while_the_store_is_away() -> Result<()> {
 fn differential_a_model_of_flanneld_agrees_with_the_kernel() -> Result<()> {
     short("differential")
 }
+
+#[test]
+fn security_crafted_packets_reach_no_container_while_peers_come_and_go() -> Result<()> {
+    short("security")
+}
