@@ -17,3 +17,13 @@ fn short(name: &str) -> Result<()> {
 fn boots_while_the_store_is_away() -> Result<()> {
     short("boot")
 }
+
+#[test]
+fn healing_of_each_fault_of_pairs_and_of_all_at_once() -> Result<()> {
+    short("healing")
+}
+
+#[test]
+fn storm_of_a_hundred_faults_a_second() -> Result<()> {
+    short("storm")
+}

@@ -1,6 +1,8 @@
 //! The families of faults, in the order in which they run.
 
 mod boot;
+mod healing;
+mod storm;
 
 use anyhow::Result;
 
@@ -16,4 +18,5 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] = &[Family { name: "boot", run: boot::run }];
+pub const FAMILIES: &[Family] =
+    &[Family { name: "healing", run: healing::run }, Family { name: "storm", run: storm::run }, Family { name: "boot", run: boot::run }];
