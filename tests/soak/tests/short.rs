@@ -27,3 +27,18 @@ fn healing_of_each_fault_of_pairs_and_of_all_at_once() -> Result<()> {
 fn storm_of_a_hundred_faults_a_second() -> Result<()> {
     short("storm")
 }
+
+#[test]
+fn underlay_that_changes_in_every_way() -> Result<()> {
+    short("underlay")
+}
+
+#[test]
+fn fight_with_a_second_manager() -> Result<()> {
+    short("fight")
+}
+
+#[test]
+fn restart_by_kill_stop_upgrade_and_suspension() -> Result<()> {
+    short("restart")
+}

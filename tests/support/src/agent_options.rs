@@ -38,6 +38,12 @@ impl AgentOptions {
         &self.program
     }
 
+    /// Another program in its place, with the same arguments.
+    #[must_use]
+    pub fn with_program(self, program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), ..self }
+    }
+
     fn on(self, etcd: &Etcd) -> Self {
         self.args(["--etcd-endpoints", etcd.endpoint()]).args(["--healthz-port", &crate::agent::HEALTH_PORT.to_string()])
     }

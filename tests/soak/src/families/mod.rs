@@ -1,8 +1,11 @@
 //! The families of faults, in the order in which they run.
 
 mod boot;
+mod fight;
 mod healing;
+mod restart;
 mod storm;
+mod underlay;
 
 use anyhow::Result;
 
@@ -18,5 +21,11 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] =
-    &[Family { name: "healing", run: healing::run }, Family { name: "storm", run: storm::run }, Family { name: "boot", run: boot::run }];
+pub const FAMILIES: &[Family] = &[
+    Family { name: "healing", run: healing::run },
+    Family { name: "storm", run: storm::run },
+    Family { name: "underlay", run: underlay::run },
+    Family { name: "fight", run: fight::run },
+    Family { name: "restart", run: restart::run },
+    Family { name: "boot", run: boot::run },
+];
