@@ -43,7 +43,8 @@ impl Far {
 pub(crate) struct Scene {
     pub(crate) containers: [Container; 2],
     pub(crate) one: Member,
-    pub(crate) two: Member,
+    /// What the second container's packets come by.
+    _two: Member,
     pub(crate) peers: u32,
     pub(crate) world: World,
 }
@@ -55,7 +56,7 @@ impl Scene {
         put_peers(&world, peers)?;
         let (one, two) = (world.member("h1")?, world.member("h2")?);
         let containers = [one.host.container("c1")?, two.host.container("c2")?];
-        let scene = Self { containers, one, two, peers, world };
+        let scene = Self { containers, one, _two: two, peers, world };
         wait_for("all peers to be programmed", PATIENCE, || {
             let have = scene.eye()?.look()?.entries.len();
             ensure!(have == 3 * (usize::try_from(peers)? + 1), "{have} entries");

@@ -23,6 +23,8 @@ const IFINFO: usize = 16;
 const IFADDR: usize = 8;
 const INDEX: usize = 4;
 const FLAGS: usize = 8;
+/// So many entries are shown that should not be there.
+const SURPLUS_SHOWN: usize = 3;
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 
@@ -158,9 +160,9 @@ impl Image {
             amiss.push(format!("the addresses are {addresses:?}, not {:?}", other.addresses));
         }
         let missing = other.entries.iter().filter(|(key, value)| entries.get(*key) != Some(*value)).count();
-        let surplus = entries.keys().filter(|key| !other.entries.contains_key(*key)).count();
-        if missing + surplus > 0 {
-            amiss.push(format!("{missing} entries are missing or wrong and {surplus} too many, of {}", other.entries.len()));
+        let surplus: Vec<_> = entries.iter().filter(|(key, _)| !other.entries.contains_key(*key)).take(SURPLUS_SHOWN).collect();
+        if missing + surplus.len() > 0 {
+            amiss.push(format!("{missing} entries of {} are missing or wrong; these are too many: {surplus:?}", other.entries.len()));
         }
         for (what, have, wanted) in [
             ("threaded", threaded, &other.threaded),

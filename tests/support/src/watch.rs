@@ -30,6 +30,9 @@ const NUD_PERMANENT: u16 = 0x80;
 /// Where `rtm_table` stands in `struct rtmsg`, and the main table's number.
 const RTM_TABLE: usize = 4;
 const RT_TABLE_MAIN: u8 = 254;
+/// Where `rtm_flags` stands, and the bit of what is no route but a memory of one.
+const RTM_FLAGS: usize = 8;
+const RTM_F_CLONED: u32 = 0x200;
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
 
@@ -181,6 +184,10 @@ fn parse(message: Message) -> Option<Change> {
         (RTM_NEWNEIGH | RTM_DELNEIGH, AF_BRIDGE) => Table::Fdb,
         _ => return None,
     };
+    // A path's MTU that was learned is listed like a route.
+    if table == Table::Route && message.number_at(RTM_FLAGS)? & RTM_F_CLONED != 0 {
+        return None;
+    }
     let device = match table {
         Table::Route => u32::from_ne_bytes(*message.attribute(RTA_OIF)?.first_chunk()?),
         Table::Neighbour | Table::Fdb => message.number_at(NDM_IFINDEX)?,
