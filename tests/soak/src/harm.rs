@@ -72,7 +72,7 @@ impl Harm {
     }
 
     /// The entry that it harms, if it is one.
-    pub(crate) fn entry<'a>(self, entries: &'a [KernelEntry], far: Far) -> Option<&'a KernelEntry> {
+    pub(crate) fn entry(self, entries: &[KernelEntry], far: Far) -> Option<&KernelEntry> {
         let table = match self {
             Self::RouteDeleted | Self::RouteChanged => Table::Route,
             Self::NeighbourDeleted | Self::NeighbourChanged => Table::Neighbour,

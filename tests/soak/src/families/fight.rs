@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use testkit::world::VTEP;
 use testkit::{KernelEntry, Table, Watch};
 
@@ -78,14 +79,14 @@ fn fight(play: &mut Play, Way { name, what, orders, named }: &Way, budget: Budge
     let used = (cpu_then - cpu).as_secs_f64() / elapsed.as_secs_f64() * 100.0;
     let limit = if budget.judges_times() { 5.0 } else { 50.0 };
     report.gate(format!("{name}: at most {limit} % of a CPU"), used <= limit, format!("{used:.2} %"));
-    let fights = status["fights"].as_array().cloned().unwrap_or_default();
-    let ours = fights.iter().find(|fight| fight["what"].as_str().is_some_and(|text| text.contains(what)));
+    let fights = status.get("fights").and_then(Value::as_array).cloned().unwrap_or_default();
+    let ours = fights.iter().find(|fight| fight.get("what").and_then(Value::as_str).is_some_and(|text| text.contains(what)));
     report.gate(
         format!("{name}: named in the status"),
         ours.is_some(),
-        format!("{} times", ours.map_or(0, |fight| fight["times"].as_u64().unwrap_or(0))),
+        format!("{} times", ours.and_then(|fight| fight.get("times")?.as_u64()).unwrap_or(0)),
     );
-    let who = ours.and_then(|fight| fight["who"].as_str()).unwrap_or_default();
+    let who = ours.and_then(|fight| fight.get("who")?.as_str()).unwrap_or_default();
     let right = if *named { who == format!("ip (process {})", play.hands.ip_pid()) } else { who == "unknown" };
     report.gate(format!("{name}: who does it, where the kernel says so"), right, who);
     if *named {

@@ -89,7 +89,7 @@ fn until_told(scene: &Scene, address: &str, start: Instant) -> Option<Duration> 
     });
     let vtep = wait_for("the VTEP to send from the address", PATIENCE, || {
         let vtep = scene.one.vtep()?;
-        ensure!(vtep["linkinfo"]["info_data"]["local"] == address, "{vtep:#}");
+        ensure!(vtep.pointer("/linkinfo/info_data/local").is_some_and(|local| local == address), "{vtep:#}");
         Ok(())
     });
     told.ok().filter(|_| vtep.is_ok())
@@ -100,7 +100,7 @@ fn mtu(scene: &Scene, load: &Load, report: &mut Report) -> Result<()> {
         let start = Instant::now();
         scene.one.host.ip_batch(&format!("link set eth0 mtu {outer}\n"))?;
         let followed = wait_for("the MTU to follow", PATIENCE, || {
-            ensure!(scene.one.vtep()?["mtu"] == inner && scene.one.host.subnet_env()?.mtu()? == inner);
+            ensure!(scene.one.vtep()?.get("mtu").is_some_and(|mtu| *mtu == inner) && scene.one.host.subnet_env()?.mtu()? == inner);
             Ok(start.elapsed())
         });
         report.fault("MTU changed under TCP load, until VTEP and subnet.env follow", followed.ok());
@@ -126,7 +126,7 @@ fn rename(scene: &Scene, report: &mut Report) -> Result<()> {
     for (from, to) in [("eth0", "wan0"), ("wan0", "eth0")] {
         let start = Instant::now();
         scene.one.host.ip_batch(&format!("link set {from} name {to}\n"))?;
-        let seen = scene.one.wait_status("the new name", |status| status["underlay"]["interface"] == to);
+        let seen = scene.one.wait_status("the new name", |status| status.pointer("/underlay/interface").is_some_and(|name| name == to));
         report.fault("renamed, until the status says so", seen.ok().map(|_| start.elapsed()));
     }
     Ok(())
