@@ -19,7 +19,7 @@ pub(super) const UNDERLAY_PAUSE: Duration = Duration::from_secs(1);
 /// After a change of the underlay: until a burst of them (address away, address back) is over.
 const UNDERLAY_SETTLE: Duration = Duration::from_millis(50);
 
-const UNDERLAY_CHANGED: &str = "the underlay has changed";
+pub(super) const UNDERLAY_CHANGED: &str = "the underlay has changed";
 const CONFIG_CHANGED: &str = "the network configuration has changed";
 
 /// Ends when the underlay is not what it was any more.

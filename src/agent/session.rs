@@ -117,6 +117,9 @@ impl Sessions {
         tasks.shutdown().await;
         drop(clear);
         dataplane.stop().await;
+        if matches!(why, Ok(ends::UNDERLAY_CHANGED)) {
+            self.store.reconnect();
+        }
         why
     }
 

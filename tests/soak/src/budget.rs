@@ -24,6 +24,12 @@ impl Budget {
         Self { per_mille: u32::try_from(time.as_millis() * 1_000 / WHOLE.as_millis()).unwrap_or(u32::MAX) }
     }
 
+    /// Whether there are rounds enough to judge times by: in the short form the machine is shared with other tests.
+    #[must_use]
+    pub fn judges_times(self) -> bool {
+        self.per_mille >= 500
+    }
+
     /// How many rounds where it would be so many in full: at least one.
     #[must_use]
     pub fn rounds(self, full: u32) -> u32 {

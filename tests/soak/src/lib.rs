@@ -5,8 +5,12 @@
 //! all families with a [`Budget`] of minutes or hours; `make test` runs each with the shortest one.
 
 mod budget;
+mod decoys;
 mod families;
+mod harm;
+mod play;
 mod report;
+mod scene;
 
 pub use budget::Budget;
 pub use families::{FAMILIES, Family};

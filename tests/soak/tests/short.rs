@@ -27,3 +27,28 @@ fn differential_a_model_of_flanneld_agrees_with_the_kernel() -> Result<()> {
 fn security_crafted_packets_reach_no_container_while_peers_come_and_go() -> Result<()> {
     short("security")
 }
+
+#[test]
+fn healing_of_each_fault_of_pairs_and_of_all_at_once() -> Result<()> {
+    short("healing")
+}
+
+#[test]
+fn storm_of_a_hundred_faults_a_second() -> Result<()> {
+    short("storm")
+}
+
+#[test]
+fn underlay_that_changes_in_every_way() -> Result<()> {
+    short("underlay")
+}
+
+#[test]
+fn fight_with_a_second_manager() -> Result<()> {
+    short("fight")
+}
+
+#[test]
+fn restart_by_kill_stop_upgrade_and_suspension() -> Result<()> {
+    short("restart")
+}

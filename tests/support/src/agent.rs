@@ -50,6 +50,20 @@ impl Agent {
         self.process.pid()
     }
 
+    /// What its threads have used of the CPU since it was started, those that have ended left out.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn cpu(&self) -> Result<Duration> {
+        let mut sum = Duration::ZERO;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            // Nanoseconds on a CPU come first (Documentation/scheduler/sched-stats.rst). A thread may end meanwhile.
+            let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            sum += Duration::from_nanos(schedstat.split(' ').next().context("schedstat is empty")?.parse()?);
+        }
+        Ok(sum)
+    }
+
     /// Waits until `/readyz` says yes.
     ///
     /// # Errors

@@ -39,6 +39,12 @@ impl AgentOptions {
         &self.program
     }
 
+    /// Another program in its place, with the same arguments.
+    #[must_use]
+    pub fn with_program(self, program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), ..self }
+    }
+
     fn on(self, etcd: &Etcd) -> Self {
         self.args(["--etcd-endpoints", etcd.endpoint()]).args(["--healthz-port", &crate::agent::HEALTH_PORT.to_string()])
     }
@@ -54,13 +60,6 @@ impl AgentOptions {
     #[must_use]
     pub fn under<A: Into<String>>(mut self, command: impl IntoIterator<Item = A>) -> Self {
         self.under = command.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Another copy of the same program.
-    #[must_use]
-    pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
-        self.program = program.into();
         self
     }
 

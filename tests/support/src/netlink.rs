@@ -37,9 +37,14 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// The value of an attribute.
+    /// The value of a route's, neighbour's or FDB entry's attribute.
     pub(crate) fn attribute(&self, wanted: u16) -> Option<&[u8]> {
-        let mut rest = self.body.get(BODY..)?;
+        self.attribute_behind(BODY, wanted)
+    }
+
+    /// The value of an attribute behind a fixed part of this length.
+    pub(crate) fn attribute_behind(&self, fixed: usize, wanted: u16) -> Option<&[u8]> {
+        let mut rest = self.body.get(fixed..)?;
         loop {
             let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
             let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
@@ -72,8 +77,13 @@ impl Socket {
 
     /// All entries that a dump request of this kind and family lists.
     pub(crate) fn dump(&self, kind: u16, family: u8) -> Result<Vec<Message>> {
+        self.dump_of(kind, family, BODY)
+    }
+
+    /// The same, of messages whose fixed part has this length.
+    pub(crate) fn dump_of(&self, kind: u16, family: u8, fixed: usize) -> Result<Vec<Message>> {
         let mut body = vec![family];
-        body.resize(BODY, 0);
+        body.resize(fixed, 0);
         loop {
             self.request(&Message { kind, flags: NLM_F_DUMP, body: body.clone() })?;
             // One that the tables changed under may lack entries.

@@ -210,6 +210,14 @@ impl Connection {
         }
     }
 
+    /// Lets go of the connection, which may be none any more without anybody knowing: the next call opens another.
+    pub(super) fn let_go(&self) {
+        let mut slot = self.slot();
+        if slot.client.take().is_some() {
+            slot.number += 1;
+        }
+    }
+
     pub(super) fn is_up(&self) {
         let changed = self.health.send_if_modified(|health| {
             let changed = *health != Health::Up;

@@ -174,7 +174,7 @@ impl<'a> Feeder<'a> {
             Some(position) => position,
             None => *course.position.insert(self.list_into(sink).await?),
         };
-        let (mut stream, number) = self.open(at).await.inspect_err(|end| self.not_opened(course, end))?;
+        let (mut stream, number) = Box::pin(self.open(at)).await.inspect_err(|end| self.not_opened(course, end))?;
         course.unopened = 0;
         self.connection.is_up();
         loop {

@@ -54,6 +54,12 @@ impl EtcdStore {
         format!("{}/config", self.connection.settings.prefix)
     }
 
+    /// Opens a new connection for what is asked next. For when the address that the one before comes from may be gone: of that nobody is
+    /// told, and a call over it would take its whole deadline to find out.
+    pub fn reconnect(&self) {
+        self.connection.let_go();
+    }
+
     fn leases_prefix(&self) -> String {
         format!("{}/subnets/", self.connection.settings.prefix)
     }

@@ -2,7 +2,12 @@
 
 mod boot;
 mod differential;
+mod fight;
+mod healing;
+mod restart;
 mod security;
+mod storm;
+mod underlay;
 
 use anyhow::Result;
 
@@ -19,6 +24,11 @@ pub struct Family {
 
 /// All of them.
 pub const FAMILIES: &[Family] = &[
+    Family { name: "healing", run: healing::run },
+    Family { name: "storm", run: storm::run },
+    Family { name: "underlay", run: underlay::run },
+    Family { name: "fight", run: fight::run },
+    Family { name: "restart", run: restart::run },
     Family { name: "boot", run: boot::run },
     Family { name: "differential", run: differential::run },
     Family { name: "security", run: security::run },
