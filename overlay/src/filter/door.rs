@@ -21,18 +21,20 @@ pub(super) struct Door {
     requests: Socket,
     events: Socket,
     number: u32,
+    port: u32,
 }
 
 impl Door {
     /// Opens the sockets in the calling thread's network namespace. Notifications are kept from now on.
     pub(super) fn open(table: String) -> Result<Self, KernelError> {
         let events = Socket::for_filter_events(GROUP)?;
-        Ok(Self { table, requests: Socket::for_filter(LARGEST)?, events, number: 0 })
+        let requests = Socket::for_filter(LARGEST)?;
+        Ok(Self { table, port: requests.port()?, requests, events, number: 0 })
     }
 
     /// The socket's number that the kernel knows our changes by.
     pub(super) fn port(&self) -> u32 {
-        self.requests.port()
+        self.port
     }
 
     /// Sends requests: as one transaction, or where the send buffer cannot be made large enough for it as several, in their order.

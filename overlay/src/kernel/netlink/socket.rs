@@ -59,12 +59,6 @@ impl Socket {
         getsockopt(self.inner.socket_ref(), sockopt::SndBuf).map_or(DATAGRAM, |buffer| buffer / 2)
     }
 
-    /// The socket's address, which its messages bear.
-    pub(crate) fn port(&self) -> u32 {
-        let mut address = SocketAddr::new(0, 0);
-        self.inner.socket_ref().get_address(&mut address).map_or(0, |()| address.port_number())
-    }
-
     fn events(protocol: isize, groups: &[u32]) -> Result<Self, KernelError> {
         let socket = Self::open(protocol, groups).map_err(io_error("subscribe to the kernel's notifications"))?;
         // Beyond the system's limit only with CAP_NET_ADMIN over the initial user namespace; else as much as that limit allows.
@@ -90,7 +84,7 @@ impl Socket {
     }
 
     /// Its port: what it does is told under this number.
-    pub(super) fn port(&self) -> Result<u32, KernelError> {
+    pub(crate) fn port(&self) -> Result<u32, KernelError> {
         let mut address = SocketAddr::new(0, 0);
         self.inner.socket_ref().get_address(&mut address).map_err(io_error("name a netlink socket"))?;
         Ok(address.port_number())
