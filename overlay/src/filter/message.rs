@@ -335,4 +335,21 @@ mod tests {
         let heard: Vec<_> = Messages::new(&datagram).flat_map(|message| heard(&message.unwrap(), "loden-flannel.1").unwrap()).collect();
         assert_eq!(heard, passes.into_iter().map(|pass| Heard::Element(pass, false)).collect::<Vec<_>>());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn torn_messages_are_refused_and_nothing_worse(at: proptest::sample::Index, bit in 0..8_u8) {
+            let frame = Frame::wanted(Vni::new(1).unwrap(), 8472, &[24, 32].into());
+            let passes = [pass("192.168.77.2 10.5.2.0", 24), pass("192.168.77.2 192.168.77.2", 32)];
+            let (mut datagram, _) = transaction(&replace("loden-flannel.1", &frame, &passes), 1);
+            let at = at.index(datagram.len());
+            datagram[at] ^= 1 << bit;
+            for bytes in [&datagram[..], &datagram[..at]] {
+                let mut seen = Seen::default();
+                for message in Messages::new(bytes).flatten() {
+                    let _ = (heard(&message, "loden-flannel.1"), seen.take(&message, "loden-flannel.1"));
+                }
+            }
+        }
+    }
 }
