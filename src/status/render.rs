@@ -57,7 +57,7 @@ fn problems(report: &Report, out: &mut Lines) {
         out.problem(&what, Some(&format!("see that the store's data is right; it is done in {}", span(held.passes_in))));
     }
     for fight in &report.fights {
-        let who = fight.who.as_deref().unwrap_or("another program");
+        let who = fight.who.as_deref().filter(|who| *who != "unknown").unwrap_or("another program");
         let what = format!("{who} has undone this {} times: {}", fight.times, fight.what);
         out.problem(&what, Some(&format!("find and stop it; next try in {}", span(fight.next_in))));
     }

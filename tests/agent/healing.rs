@@ -199,6 +199,69 @@ fn mtu_mac_and_addresses_of_the_device_are_put_right() -> Result<()> {
 }
 
 #[test]
+fn a_device_set_to_threaded_napi_is_made_anew_at_once() -> Result<()> {
+    let (_world, peers, member) = stage([201, 202])?;
+    let (index, mac) = member.vtep_identity()?;
+    member.host.run(&["sh", "-c", "echo 1 >/sys/class/net/flannel.1/threaded"])?;
+    wait_for("another device", PATIENCE, || {
+        ensure!(member.vtep_identity()?.0 != index);
+        Ok(())
+    })?;
+    member.wait_peers(&peers)?;
+    ensure!(member.vtep_identity()?.1 == mac);
+    ensure!(member.host.run(&["cat", "/sys/class/net/flannel.1/threaded"])?.trim() == "0");
+    member.wait_metric("loden_heals_total{kind=\"device\"}", 1.0)
+}
+
+#[test]
+fn a_bridge_that_took_the_name_of_the_running_vtep_gives_way_to_it() -> Result<()> {
+    let (_world, peers, mut member) = stage([201, 202])?;
+    let (_, mac) = member.vtep_identity()?;
+    // Else the agent would be there before the bridge.
+    member.agent.signal(Signal::SIGSTOP)?;
+    member.host.ip_batch(&format!("link del {VTEP}\nlink add {VTEP} type bridge\n"))?;
+    member.agent.signal(Signal::SIGCONT)?;
+    member.wait_peers(&peers)?;
+    ensure!(member.vtep()?["linkinfo"]["info_kind"] == "vxlan" && member.vtep_identity()?.1 == mac);
+    member.agent.wait_ready(PATIENCE)
+}
+
+#[test]
+fn one_deletion_is_one_repair_and_six_different_edits_are_no_fight() -> Result<()> {
+    let (_world, peers, mut member) = stage(201..=220)?;
+    let edits = [
+        format!("link set {VTEP} mtu 1300"),
+        format!("link set {VTEP} address 02:ee:00:00:00:03"),
+        format!("link set {VTEP} down"),
+        format!("address add 10.5.240.1/24 dev {VTEP}"),
+        format!("link set {VTEP} type vxlan local 192.168.77.99"),
+        format!("link set {VTEP} addrgenmode eui64"),
+        format!("link del {VTEP}"),
+    ];
+    for edit in &edits {
+        member.host.ip_batch(&format!("{edit}\n"))?;
+        wait_for(&format!("the end of {edit}"), PATIENCE, || {
+            let vtep = member.vtep()?;
+            ensure!(
+                vtep["mtu"] == 1450 && vtep["inet6_addr_gen_mode"] == "none" && vtep["flags"].to_string().contains("\"UP\""),
+                "{vtep:#}"
+            );
+            ensure!(vtep["linkinfo"]["info_data"]["local"] == "192.168.77.1", "{vtep:#}");
+            ensure!(!addresses(&member)?.contains("10.5.240.1"));
+            Ok(())
+        })?;
+        member.wait_peers(&peers)?;
+    }
+    member.agent.wait_ready(PATIENCE)?;
+    let status = member.agent.status_json()?;
+    let heals = status["heals"].as_array().context("no heals")?;
+    ensure!(status["fights"].as_array().is_some_and(Vec::is_empty), "{:#}", status["fights"]);
+    ensure!((edits.len()..edits.len() + 3).contains(&heals.len()), "{heals:#?}");
+    ensure!(heals[0]["command"].to_string().contains("ip link add flannel.1"), "{:#}", heals[0]);
+    Ok(())
+}
+
+#[test]
 fn what_happened_while_the_kernels_news_were_lost_is_found_by_a_look_at_everything() -> Result<()> {
     let (_world, peers, mut member) = stage(201..=205)?;
     let monitor = Monitor::start(&member.host)?;

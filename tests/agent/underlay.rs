@@ -225,3 +225,29 @@ fn an_underlay_that_has_no_address_for_a_while_costs_nothing() -> Result<()> {
     ensure!(member.lease(&world)? == lease);
     Ok(())
 }
+
+#[test]
+fn the_default_route_moves_to_another_interface_and_the_tunnel_with_it() -> Result<()> {
+    let world = World::new()?;
+    let peers = world.peers([201])?;
+    let mut member = world.member("h1")?;
+    member.wait_peers(&peers)?;
+    let (identity, before) = (member.vtep_identity()?, member.lease(&world)?);
+    let pid = member.host.pid();
+    world.lab.switch().ip_batch(&format!("link add second type veth peer name eth1 netns {pid}\nlink set second master br0 up\n"))?;
+    member.host.ip_batch("addr add 192.168.77.81/24 dev eth1 noprefixroute\nlink set eth1 up\n")?;
+    let monitor = Monitor::start(&member.host)?;
+    member.host.ip_batch(&format!("route replace default via {} dev eth1 onlink\n", Lab::GATEWAY))?;
+    wait_for("the tunnel to leave by the other interface", PATIENCE, || {
+        let vtep = member.vtep()?;
+        ensure!(vtep["linkinfo"]["info_data"]["local"] == "192.168.77.81", "{vtep:#}");
+        Ok(())
+    })?;
+    member.agent.wait_ready(PATIENCE)?;
+    member.wait_peers(&peers)?;
+    let now = member.lease(&world)?;
+    ensure!(member.vtep_identity()? == identity && now.key == before.key && now.value.contains("192.168.77.81"), "{now:?}");
+    let touched: Vec<_> = monitor.so_far()?.into_iter().filter(|line| line.contains("10.5.201.0")).collect();
+    ensure!(touched.is_empty(), "{touched:#?}");
+    Ok(())
+}

@@ -89,7 +89,11 @@ impl Harm {
         let (prefix, mac, metric) = (far.prefix(), far.mac(), far.metric());
         let start = Instant::now();
         match self {
-            Self::DeviceDeleted => hands.ip(&format!("link del {VTEP}"))?,
+            Self::DeviceDeleted => {
+                // It may be gone at the moment.
+                let _ = hands.delete_link(VTEP);
+                return Ok(Instant::now());
+            }
             Self::DeviceReplaced => {
                 // The agent would have made its own again before the other could be made.
                 agent.signal(Signal::SIGSTOP)?;

@@ -3,11 +3,20 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStderr, ChildStdin, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::Host;
+use crate::netlink::Socket;
 use crate::process::Process;
+
+// linux/rtnetlink.h.
+const RTMGRP_LINK: u32 = 1;
+const RTM_DELLINK: u16 = 17;
+
+/// A deletion is told by then.
+const SOON: Duration = Duration::from_millis(200);
 
 /// What is no command.
 const MARK: &str = "done";
@@ -26,6 +35,8 @@ pub struct Hands {
 struct Tool {
     orders: ChildStdin,
     complaints: BufReader<ChildStderr>,
+    /// Orders that may not be done yet.
+    under_way: u32,
     process: Process,
 }
 
@@ -52,6 +63,22 @@ impl Hands {
     /// When the tool has ended.
     pub fn ip(&mut self, words: &str) -> Result<()> {
         self.ip.order(words)
+    }
+
+    /// `ip link del DEVICE`. Returns when the kernel says that it is gone, and not only when it has finished with it: that takes it tens
+    /// of milliseconds more, in which there may be another device already.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn delete_link(&mut self, device: &str) -> Result<()> {
+        let ears = Socket::open(&self.host, RTMGRP_LINK)?;
+        self.ip.begin(&format!("link del {device}"))?;
+        while let messages @ [_, ..] = ears.receive(SOON)?.as_slice() {
+            if messages.iter().any(|message| message.kind == RTM_DELLINK) {
+                return Ok(());
+            }
+        }
+        bail!("{device} is not told to be gone")
     }
 
     /// `bridge WORDS`.
@@ -98,17 +125,24 @@ impl Tool {
         let mut process = Process::start(&mut command)?;
         let orders = process.child().stdin.take().context("no pipe to a tool")?;
         let complaints = process.child().stderr.take().context("no pipe from a tool")?;
-        Ok(Self { orders, complaints: BufReader::new(complaints), process })
+        Ok(Self { orders, complaints: BufReader::new(complaints), under_way: 0, process })
     }
 
     /// Behind each order goes one that nobody understands: when the tool complains of it, the order is done.
     fn order(&mut self, words: &str) -> Result<()> {
-        self.orders.write_all(format!("{words}\n{MARK}\n").as_bytes()).context("the tool has ended")?;
+        self.begin(words)?;
         let mut line = String::new();
-        while !line.contains(MARK) {
+        while self.under_way > 0 {
             line.clear();
             ensure!(self.complaints.read_line(&mut line)? > 0, "the tool has ended");
+            self.under_way -= u32::from(line.contains(MARK));
         }
+        Ok(())
+    }
+
+    fn begin(&mut self, words: &str) -> Result<()> {
+        self.orders.write_all(format!("{words}\n{MARK}\n").as_bytes()).context("the tool has ended")?;
+        self.under_way += 1;
         Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! The agent is killed, stopped, replaced, suspended: packets go on, and the next one changes nothing.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use testkit::world::{PATIENCE, VTEP};
 use testkit::{Monitor, wait_for};
 
@@ -24,6 +26,7 @@ pub(crate) fn run(budget: Budget) -> Result<Report> {
     between_two_writes(&mut play, budget, &mut report)?;
     stale_entries(&mut play, budget, &mut report)?;
     suspended(&mut play, budget, &mut report)?;
+    clock_steps(&mut play, budget, &mut report)?;
     Ok(report)
 }
 
@@ -112,6 +115,51 @@ fn stale_entries(play: &mut Play, budget: Budget, report: &mut Report) -> Result
         report.fault("stale entries swept once the leases are known", swept);
         play.scene.one.agent.wait_ready(PATIENCE)?;
     }
+    Ok(())
+}
+
+/// The wall clock jumps under the agent, and under nobody else. What it decides by is the other clock.
+fn clock_steps(play: &mut Play, budget: Budget, report: &mut Report) -> Result<()> {
+    let files = play.scene.one.host.files().to_owned();
+    let (shim, step) = (files.join("clock.so"), files.join("step"));
+    let source = files.join("clock.c");
+    fs::write(&source, include_str!("../../clock.c"))?;
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(&source).output();
+    let made = made.context("cc is missing: apt-get install gcc")?;
+    ensure!(made.status.success(), "cc: {}", String::from_utf8_lossy(&made.stderr));
+    fs::write(&step, "0")?;
+    let options = play.scene.world.options()?;
+    let options = options.env("LD_PRELOAD", &shim.display().to_string()).env("CLOCK_STEP", &step.display().to_string());
+    *play.scene.one.agent.options_mut() = options;
+    play.scene.one.agent.restart()?;
+    play.scene.one.agent.wait_ready(PATIENCE)?;
+    let lease = play.scene.one.lease(&play.scene.world)?;
+    let monitor = Monitor::start(&play.scene.one.host)?;
+    let stream = play.scene.containers[0].udp_stream(&play.scene.containers[1], Duration::from_millis(1))?;
+    for _ in 0..budget.rounds(5) {
+        for hours in [1, -1, 0] {
+            fs::write(&step, (hours * 3_600).to_string())?;
+            let start = Instant::now();
+            // It has seen the step when its status has.
+            let stepped = wait_for("the agent's clock to have stepped", PATIENCE, || {
+                let status = play.scene.one.agent.status_json()?;
+                let now = status.get("now_unix_ms").and_then(Value::as_i64).context("no time")? / 1_000;
+                let ours = i64::try_from(UNIX_EPOCH.elapsed()?.as_secs())?;
+                ensure!((now - ours - hours * 3_600).abs() < 60, "it is {now}, ours {ours}");
+                ensure!(status.get("ready").is_some_and(|ready| ready == true), "{status:#}");
+                Ok(())
+            });
+            thread::sleep(Duration::from_secs(1));
+            let same =
+                play.scene.one.lease(&play.scene.world)? == lease && untouched(play)?.is_some() && play.scene.one.ensure_ready().is_ok();
+            report.fault("clock stepped by an hour, nothing happens", (stepped.is_ok() && same).then(|| start.elapsed()));
+        }
+    }
+    let stream = stream.finish()?;
+    report.stream(&stream);
+    let told = monitor.so_far()?;
+    let calm = told.is_empty() && stream.lost == 0;
+    report.gate("a step of the clock costs no packet and no write", calm, format!("{} lost, {told:?}", stream.lost));
     Ok(())
 }
 
