@@ -22,3 +22,13 @@ fn boots_while_the_store_is_away() -> Result<()> {
 fn differential_a_model_of_flanneld_agrees_with_the_kernel() -> Result<()> {
     short("differential")
 }
+
+#[test]
+fn store_in_every_kind_of_trouble() -> Result<()> {
+    short("store")
+}
+
+#[test]
+fn leases_contested_and_lost() -> Result<()> {
+    short("leases")
+}

@@ -2,6 +2,8 @@
 
 mod boot;
 mod differential;
+mod leases;
+mod store;
 
 use anyhow::Result;
 
@@ -17,4 +19,9 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] = &[Family { name: "boot", run: boot::run }, Family { name: "differential", run: differential::run }];
+pub const FAMILIES: &[Family] = &[
+    Family { name: "boot", run: boot::run },
+    Family { name: "differential", run: differential::run },
+    Family { name: "leases", run: leases::run },
+    Family { name: "store", run: store::run },
+];
