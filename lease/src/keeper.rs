@@ -7,12 +7,12 @@
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
 use crate::claim::{Claim, ClaimError, How, Outcome, Warning, claim, reclaim};
 use crate::rng::{Backoff, Rng};
-use crate::store::{RenewError, StoreError};
+use crate::store::{Health, RenewError, StoreError};
 use crate::{Entry, Event, Expiry, LeaseStore};
 
 /// Pauses between attempts to claim or renew. The store has deadlines and attempts of its own in each.
@@ -239,12 +239,14 @@ impl<S: LeaseStore> Keeper<S> {
         Instant::now() + before_end.map_or(third, |left| left.min(third))
     }
 
-    /// Waits, but no longer than until the watch says something of our key.
+    /// Waits, but no longer than until the watch says something of our key, or the store answers again.
     async fn pause(&mut self, around: Duration) {
         let end = Instant::now() + self.rng.jitter(around);
+        let mut health = self.store.health();
         loop {
             tokio::select! {
                 () = sleep_until(end) => return,
+                () = comes_back(&mut health) => return sleep(self.rng.part_of(FIRST_PAUSE)).await,
                 event = next(&mut self.events) => match event {
                     Event::Delete(key) if self.last.as_ref().is_some_and(|last| last.key == key) => return,
                     _ => (),
@@ -260,6 +262,18 @@ impl<S: LeaseStore> Keeper<S> {
             *current = state;
             changed
         })
+    }
+}
+
+/// Returns when the store answers after it did not.
+async fn comes_back(health: &mut watch::Receiver<Health>) {
+    loop {
+        if health.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if *health.borrow_and_update() == Health::Up {
+            return;
+        }
     }
 }
 

@@ -52,3 +52,13 @@ fn fight_with_a_second_manager() -> Result<()> {
 fn restart_by_kill_stop_upgrade_and_suspension() -> Result<()> {
     short("restart")
 }
+
+#[test]
+fn store_in_every_kind_of_trouble() -> Result<()> {
+    short("store")
+}
+
+#[test]
+fn leases_contested_and_lost() -> Result<()> {
+    short("leases")
+}

@@ -27,6 +27,14 @@ impl AgentOptions {
         Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new(), under: Vec::new() }.on(etcd))
     }
 
+    /// The same, with the store behind this URL, or several with commas between them.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn loden_at(endpoints: &str) -> Result<Self> {
+        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new() }.at(endpoints))
+    }
+
     /// Another agent that takes the same flags, such as flanneld.
     #[must_use]
     pub fn other(program: impl Into<PathBuf>, etcd: &Etcd) -> Self {
@@ -46,7 +54,11 @@ impl AgentOptions {
     }
 
     fn on(self, etcd: &Etcd) -> Self {
-        self.args(["--etcd-endpoints", etcd.endpoint()]).args(["--healthz-port", &crate::agent::HEALTH_PORT.to_string()])
+        self.at(etcd.endpoint())
+    }
+
+    fn at(self, endpoints: &str) -> Self {
+        self.args(["--etcd-endpoints", endpoints]).args(["--healthz-port", &crate::agent::HEALTH_PORT.to_string()])
     }
 
     /// With further arguments.

@@ -4,8 +4,10 @@ mod boot;
 mod differential;
 mod fight;
 mod healing;
+mod leases;
 mod restart;
 mod security;
+mod store;
 mod storm;
 mod underlay;
 
@@ -30,6 +32,8 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "fight", run: fight::run },
     Family { name: "restart", run: restart::run },
     Family { name: "boot", run: boot::run },
+    Family { name: "store", run: store::run },
+    Family { name: "leases", run: leases::run },
     Family { name: "differential", run: differential::run },
     Family { name: "security", run: security::run },
 ];
