@@ -22,3 +22,8 @@ fn boots_while_the_store_is_away() -> Result<()> {
 fn differential_a_model_of_flanneld_agrees_with_the_kernel() -> Result<()> {
     short("differential")
 }
+
+#[test]
+fn hostile_garbage_wherever_others_write_is_endured() -> Result<()> {
+    short("hostile")
+}

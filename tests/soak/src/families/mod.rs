@@ -2,6 +2,7 @@
 
 mod boot;
 mod differential;
+mod hostile;
 
 use anyhow::Result;
 
@@ -17,4 +18,8 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] = &[Family { name: "boot", run: boot::run }, Family { name: "differential", run: differential::run }];
+pub const FAMILIES: &[Family] = &[
+    Family { name: "boot", run: boot::run },
+    Family { name: "hostile", run: hostile::run },
+    Family { name: "differential", run: differential::run },
+];
