@@ -59,7 +59,9 @@ impl Stage {
             ensure!(self.one.agent.ended()?.is_none(), "the agent has ended");
             self.one.ensure_ready()?;
             let have = self.one.entries()?;
-            ensure!(have == self.wanted, "there is {have:#?}");
+            let extra: Vec<_> = have.iter().filter(|entry| !self.wanted.contains(entry)).collect();
+            let missing: Vec<_> = self.wanted.iter().filter(|entry| !have.contains(entry)).collect();
+            ensure!(extra.is_empty() && missing.is_empty(), "missing is {missing:#?}, extra is {extra:#?}");
             Ok(())
         });
         report.fault(kind, over.is_ok().then(|| start.elapsed()));
@@ -79,7 +81,7 @@ pub(crate) fn run(budget: Budget) -> Result<Report> {
     let (begun, worked) = (Instant::now(), cpu(pid)?);
     for round in 0..budget.rounds(5) {
         store::endure(&mut stage, &mut report, round)?;
-        file::endure(&mut stage, &mut report)?;
+        file::endure(&mut stage, &mut report, round)?;
         clients::endure(&mut stage, &mut report)?;
         kernel::endure(&mut stage, &mut report)?;
     }

@@ -82,7 +82,6 @@ const BOGUS: [(&str, &[&str]); 7] = [
             "ip addr add 192.0.2.1/24 dev D",
             "ip addr add 10.5.152.1/16 dev D noprefixroute",
             "ip addr add 10.5.153.1/30 dev D valid_lft 600 preferred_lft 300",
-            "ip addr add 10.5.154.1/24 peer 10.5.155.1 dev D",
         ],
     ),
 ];
@@ -90,7 +89,7 @@ const BOGUS: [(&str, &[&str]); 7] = [
 /// What is no entry of the overlay's family is nobody's business but whose it is: it is taken away again by hand.
 const CLEAN: &str = "ip -6 neigh flush dev D nud permanent; ip -6 addr flush dev D; ip -6 route flush dev D; ip neigh flush dev D nud stale; \
      ip neigh flush dev D nud noarp; ip neigh del 10.5.141.0 dev D; ip neigh del 10.5.142.0 dev D; bridge fdb del 02:00:00:00:0c:04 dev D self; \
-     ip route flush table 99; ip route del multicast 239.1.1.0/24 dev D; ip addr del 192.0.2.1/24 dev D; tc qdisc del dev D clsact; \
+     ip route del 10.5.201.7 tos 0x10 dev D; ip route flush table 99; ip route del multicast 239.1.1.0/24 dev D; ip addr del 192.0.2.1/24 dev D; tc qdisc del dev D clsact; \
      tc qdisc del dev D root; ip link property del dev D altname the-overlay altname xyz; ip nexthop del id 77; ip nexthop del id 89; ip nexthop del id 88; true";
 
 pub(super) fn endure(stage: &mut Stage, report: &mut Report) -> Result<()> {

@@ -49,7 +49,7 @@ pub(super) fn endure(stage: &mut Stage, report: &mut Report, round: u32) -> Resu
     })?;
     stage.endure(report, "the configuration is garbage, again and again", |stage| {
         for bad in ["", "{", "[]", "null", r#"{"Network":"10.5.0.0/99"}"#, r#"{"Network":"10.5.0.0/16","Backend":{"Type":"nonsense"}}"#] {
-            stage.world.etcd.put_bytes(CONFIG_KEY, bad.as_bytes())?;
+            stage.world.etcd.put(CONFIG_KEY, bad)?;
             stage.world.etcd.put(CONFIG_KEY, CONFIG)?;
         }
         for bad in huge() {
@@ -62,12 +62,12 @@ pub(super) fn endure(stage: &mut Stage, report: &mut Report, round: u32) -> Resu
 
 /// Values as large as can be, each in another way.
 fn huge() -> [String; 5] {
-    let long = "A".repeat(HUGE);
+    let (long, half) = ("A".repeat(HUGE), "A".repeat(HUGE / 2));
     [
         long.clone(),
         "[".repeat(HUGE),
         format!(r#"{{"PublicIP":"{long}"}}"#),
-        format!(r#"{{"PublicIP":"192.168.77.99","BackendType":"{long}","Network":"{long}"}}"#),
+        format!(r#"{{"PublicIP":"192.168.77.99","BackendType":"{half}","Network":"{half}"}}"#),
         format!(r#"{{"Unknown":{}{},"PublicIP":"192.168.77.99","BackendType":"vxlan"}}"#, "[".repeat(HUGE / 2), "]".repeat(HUGE / 2)),
     ]
 }
