@@ -65,12 +65,6 @@ impl Report {
         }
     }
 
-    /// How many packets of the streams did not arrive.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.lost
-    }
-
     /// The slowest repair of this kind; none where there was none.
     #[must_use]
     pub fn slowest(&self, kind: &str) -> Option<Duration> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use testkit::world::{Member, PATIENCE, Peer, World};
-use testkit::{Container, Monitor, Stream, wait_for};
+use testkit::{Container, Monitor, wait_for};
 
 use crate::{Budget, Report};
 
@@ -34,6 +34,8 @@ struct Stage {
     containers: [Container; 2],
     peers: Vec<Peer>,
     wanted: Vec<String>,
+    /// Under which garbage packets were lost, and how many.
+    losses: Vec<(String, u64)>,
 }
 
 impl Stage {
@@ -48,11 +50,12 @@ impl Stage {
             ensure!(wanted.len() == 3 * (peers.len() + 1), "{wanted:#?}");
             Ok(())
         })?;
-        Ok(Self { world, one, two, containers, peers, wanted })
+        Ok(Self { world, one, two, containers, peers, wanted, losses: Vec::new() })
     }
 
     /// Makes garbage, takes it away, and waits until all is as before; how long the last took is reported.
     fn endure(&mut self, report: &mut Report, kind: &str, garbage: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let stream = self.containers[0].udp_stream(&self.containers[1], Duration::from_millis(1))?;
         garbage(self).with_context(|| kind.to_owned())?;
         let start = Instant::now();
         let over = wait_for("all to be as before", PATIENCE, || {
@@ -65,11 +68,12 @@ impl Stage {
             Ok(())
         });
         report.fault(kind, over.is_ok().then(|| start.elapsed()));
+        let stream = stream.finish()?;
+        report.stream(&stream);
+        if stream.lost > 0 {
+            self.losses.push((kind.to_owned(), stream.lost));
+        }
         over.with_context(|| format!("{kind}\n{}", self.one.agent.log_tail()))
-    }
-
-    fn stream(&self) -> Result<Stream> {
-        self.containers[0].udp_stream(&self.containers[1], Duration::from_millis(1))
     }
 }
 
@@ -77,7 +81,7 @@ impl Stage {
 pub(crate) fn run(budget: Budget) -> Result<Report> {
     let mut report = Report::default();
     let mut stage = Stage::new()?;
-    let (pid, monitor, stream) = (stage.one.agent.pid(), Monitor::start(&stage.one.host)?, stage.stream()?);
+    let (pid, monitor) = (stage.one.agent.pid(), Monitor::start(&stage.one.host)?);
     let (begun, worked) = (Instant::now(), cpu(pid)?);
     for round in 0..budget.rounds(5) {
         store::endure(&mut stage, &mut report, round)?;
@@ -86,10 +90,9 @@ pub(crate) fn run(budget: Budget) -> Result<Report> {
         kernel::endure(&mut stage, &mut report)?;
     }
     let (took, worked) = (begun.elapsed().as_secs_f64(), cpu(pid)? - worked);
-    report.stream(&stream.finish()?);
     let ended = [&mut stage.one, &mut stage.two].map(|member| member.agent.ended()).into_iter().collect::<Result<Vec<_>>>()?;
     report.gate("no agent ended", ended.iter().all(Option::is_none), format!("{ended:?}"));
-    report.gate("no packet is lost", report.lost() == 0, format!("{} lost", report.lost()));
+    report.gate("no packet is lost", stage.losses.is_empty(), format!("{:?}", stage.losses));
     let touched: Vec<String> = monitor.so_far()?.into_iter().filter(|line| of_a_peer(&stage.peers, line)).collect();
     report.gate("the good peers' entries are never touched", touched.is_empty(), format!("{} changes {touched:.200?}", touched.len()));
     let peak = peak(pid)?;
@@ -103,9 +106,9 @@ pub(crate) fn run(budget: Budget) -> Result<Report> {
     Ok(report)
 }
 
-/// Whether a monitor's line is about an entry of one of them.
+/// Whether a monitor's line is about an entry of one of them: FDB entry and neighbour have its MAC, the route its gateway.
 fn of_a_peer(peers: &[Peer], line: &str) -> bool {
-    peers.iter().any(|peer| line.contains(&peer.mac) || line.contains(&format!("10.5.{}.0", peer.number)))
+    peers.iter().any(|peer| line.contains(&peer.mac) || line.contains(&format!("10.5.{0}.0/24 via 10.5.{0}.0 ", peer.number)))
 }
 
 /// The most that the process has had in memory (kB): `VmHWM` of proc(5).
