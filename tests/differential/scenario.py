@@ -26,7 +26,7 @@ class Scenario:
         self.taken = [own]
         self.peers = {}  # subnet: (address, mac)
         self.other = {}  # keys that make no peer: value
-        self.macs, self.writes = set(), {}
+        self.macs, self.left, self.writes = set(), [], {}
         self.reservation = [self.key(own), json.dumps({"PublicIP": own_address})]
 
     def made_config(self):
@@ -113,8 +113,9 @@ class Scenario:
         self.writes[self.key(subnet)] = self.record(address, mac)
 
     def remove(self, subnet):
+        """Free from the next step on: a record without use that takes a good one's place at once is no valid change."""
         del self.peers[subnet]
-        self.taken.remove(subnet)
+        self.left.append(subnet)
         self.writes[self.key(subnet)] = None
 
     # What can happen. Each takes one or more peers that there are, or makes some.
@@ -224,6 +225,8 @@ class Scenario:
 
     def taken_writes(self, down):
         writes, self.writes = self.writes, {}
+        self.taken = [subnet for subnet in self.taken if subnet not in self.left]
+        self.left = []
         return {"down": down, "writes": [[key, value] for key, value in writes.items()]}
 
 

@@ -62,3 +62,8 @@ fn store_in_every_kind_of_trouble() -> Result<()> {
 fn leases_contested_and_lost() -> Result<()> {
     short("leases")
 }
+
+#[test]
+fn hostile_garbage_wherever_others_write_is_endured() -> Result<()> {
+    short("hostile")
+}

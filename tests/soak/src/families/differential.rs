@@ -32,7 +32,7 @@ struct Scenario {
     steps: Vec<Step>,
 }
 
-/// What is written in one transaction.
+/// What is written at once.
 #[derive(Debug, Deserialize)]
 struct Step {
     down: bool,
@@ -68,7 +68,7 @@ fn tell(world: &World, seed: u32, report: &mut Report) -> Result<()> {
         serde_json::from_str(&python("scenario.py", &[&seed.to_string(), &address], "")?).context("the scenario")?;
     let prefix = format!("/seed/{seed}");
     let under = |key: &str| format!("{prefix}/subnets/{key}");
-    world.etcd.transaction(&[(format!("{prefix}/config"), Some(config.clone())), (under(&key), Some(value))])?;
+    world.etcd.write(&[(format!("{prefix}/config"), Some(config.clone())), (under(&key), Some(value))])?;
     let options = world.options()?.args(["--etcd-prefix", &prefix]);
     let mut member = Member::on(host, options)?;
     member.agent.wait_ready(PATIENCE)?;
@@ -79,7 +79,7 @@ fn tell(world: &World, seed: u32, report: &mut Report) -> Result<()> {
         if down {
             member.agent.kill9()?;
         }
-        world.etcd.transaction(&writes)?;
+        world.etcd.write(&writes)?;
         let start = Instant::now();
         if down {
             member.agent.restart()?;

@@ -4,6 +4,7 @@ mod boot;
 mod differential;
 mod fight;
 mod healing;
+mod hostile;
 mod leases;
 mod restart;
 mod security;
@@ -34,6 +35,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "boot", run: boot::run },
     Family { name: "store", run: store::run },
     Family { name: "leases", run: leases::run },
+    Family { name: "hostile", run: hostile::run },
     Family { name: "differential", run: differential::run },
     Family { name: "security", run: security::run },
 ];
