@@ -32,7 +32,7 @@ impl AgentOptions {
     /// # Errors
     /// When there is no such program.
     pub fn loden_at(endpoints: &str) -> Result<Self> {
-        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new() }.at(endpoints))
+        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new(), under: Vec::new() }.at(endpoints))
     }
 
     /// Another agent that takes the same flags, such as flanneld.
