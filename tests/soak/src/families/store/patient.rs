@@ -52,7 +52,7 @@ impl Patient {
     /// Puts all peers' records as they should be.
     pub(super) fn put_peers(&mut self) -> Result<()> {
         let writes: Vec<_> = self.peers.iter().map(|peer| (peer.key(), Some(peer.record()))).collect();
-        self.world.etcd.transaction(&writes)
+        self.world.etcd.write(&writes)
     }
 
     /// Makes the store ill, waits, cures it, and measures.

@@ -44,7 +44,7 @@ pub(super) fn ten_thousand(report: &mut Report, budget: Budget) -> Result<()> {
             let value = record(&format!("172.16.{a}.{b}"), &format!("02:00:00:01:{a:02x}:{b:02x}"));
             (format!("{SUBNETS}10.{}.{b}.0-24", 100 + a), Some(value))
         };
-        world.etcd.transaction(&some.iter().map(lease).collect::<Vec<_>>())?;
+        world.etcd.write(&some.iter().map(lease).collect::<Vec<_>>())?;
     }
     member.wait_metric("loden_peers", f64::from(number))?;
     let start = Instant::now();
