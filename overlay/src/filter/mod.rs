@@ -501,22 +501,42 @@ pub fn fuzz_filter_datagram(datagram: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
+
     use lease::MacAddr;
 
+    use super::*;
+
+    fn spec() -> FilterSpec {
+        FilterSpec { device: "flannel.1".to_owned(), vni: Vni::new(1).unwrap(), port: 8472, subnet_len: 24 }
+    }
+
+    fn peer(number: u32) -> crate::Peer {
+        let [_, a, b, c] = number.to_be_bytes();
+        let (subnet, dst) = (Ipv4Addr::from_bits((10 << 24) | (number << 8)), Ipv4Addr::new(172, 16 + a, b, c));
+        crate::Peer { subnet: format!("{subnet}/24").parse().unwrap(), mac: MacAddr::new([2, 0, 0, a, b, c]), dst: dst.into() }
+    }
+
     #[tokio::test]
-    async fn the_kernel_shows_the_table_that_was_made() {
+    async fn the_kernel_shows_the_table_that_was_made_also_with_twenty_thousand_peers() {
         let host = testkit::Namespace::new("filtered", "").unwrap();
         let _within = host.enter().unwrap();
-        let spec = FilterSpec { device: "flannel.1".to_owned(), vni: Vni::new(1).unwrap(), port: 8472, subnet_len: 24 };
         let mut peers = Desired::default();
-        let peer = crate::Peer { subnet: "10.5.2.0/24".parse().unwrap(), mac: MacAddr::new([2; 6]), dst: "192.168.77.2".parse().unwrap() };
-        peers.put(peer, &mut |_| ());
-        let mut filter = Filter::open(spec, &peers).unwrap();
+        (1..=20_000).for_each(|number| peers.put(peer(number), &mut |_| ()));
+        let mut filter = Filter::open(spec(), &peers).unwrap();
         filter.step(true, Instant::now()).await.unwrap();
-        assert_eq!(filter.frame, Some(filter.wanted_frame()));
-        assert_eq!(filter.trouble(), None);
+        assert_eq!((filter.frame.clone(), filter.trouble()), (Some(filter.wanted_frame()), None));
         assert!(filter.in_step());
-        assert_eq!(filter.elements(), (2, 2));
+        assert_eq!(filter.elements(), (40_000, 40_000));
+        // One more is one change, not another table.
+        let looked = filter.last_look;
+        peers.put(peer(30_000), &mut |_| ());
+        filter.peers_changed(&peers, [peer(30_000).subnet]);
+        filter.step(true, Instant::now()).await.unwrap();
+        assert_eq!((filter.elements(), filter.last_look), ((40_002, 40_002), looked));
+        assert!(filter.in_step());
+        let mut again = Filter::open(spec(), &peers).unwrap();
+        again.step(true, Instant::now()).await.unwrap();
+        assert!(again.in_step());
     }
 }
