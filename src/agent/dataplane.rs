@@ -248,7 +248,7 @@ impl Task {
                     }
                 }
             }
-            let audit = audited + audit_pause(&reconciler, seed);
+            let audit = audited + audit_pause(&reconciler, filter.look_cost(), seed);
             let due = [reconciler.next_due(), filter.next_due()].into_iter().flatten().fold(audit, Instant::min);
             tokio::select! {
                 events = self.events.recv() => match events {
@@ -373,9 +373,9 @@ async fn answer<K: Kernel>(ask: Ask, from: Option<(&Reconciler<K>, &mut PeerFilt
 }
 
 /// Until the next audit: a minute or so, more where one is dear. The odd part keeps hosts from doing it all at once.
-fn audit_pause<K: Kernel>(reconciler: &Reconciler<K>, seed: u64) -> Duration {
+fn audit_pause<K: Kernel>(reconciler: &Reconciler<K>, filter: Duration, seed: u64) -> Duration {
     let (dumps, _, cost) = reconciler.dumps();
     let peers = u32::try_from(reconciler.desired().len()).unwrap_or(u32::MAX);
     let odd = Duration::from_millis((seed ^ (dumps * 104_729)) % 10_000);
-    AUDIT.max(cost.max(AUDIT_A_PEER.saturating_mul(peers)).saturating_mul(AUDIT_BUDGET)) + odd
+    AUDIT.max((cost.max(AUDIT_A_PEER.saturating_mul(peers)) + filter).saturating_mul(AUDIT_BUDGET)) + odd
 }

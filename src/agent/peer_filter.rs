@@ -12,6 +12,9 @@ use crate::status;
 /// After an error: until it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Repairs are told no more often than this.
+const TELL: Duration = Duration::from_secs(1);
+
 /// The filter, or nothing.
 pub(super) struct PeerFilter {
     spec: Option<FilterSpec>,
@@ -19,6 +22,8 @@ pub(super) struct PeerFilter {
     trouble: Option<String>,
     not_before: Option<Instant>,
     said: Option<String>,
+    untold: u64,
+    tell_after: Option<Instant>,
 }
 
 impl PeerFilter {
@@ -30,7 +35,7 @@ impl PeerFilter {
             port: vtep.port,
             subnet_len: reconciler.peers().local().subnet_len,
         });
-        let mut filter = Self { spec, filter: None, trouble: None, not_before: None, said: None };
+        let mut filter = Self { spec, filter: None, trouble: None, not_before: None, said: None, untold: 0, tell_after: None };
         if !wanted && let Some(spec) = filter.spec.take() {
             match overlay::remove_filter(&spec.device).await {
                 Ok(true) => tracing::info!(table = overlay::table_name(&spec.device), "filter table of an earlier run removed"),
@@ -57,10 +62,13 @@ impl PeerFilter {
             tracing::error!(error = trouble, "peers are not filtered as they should be");
         }
         self.said.clone_from(&self.trouble);
-        if let Some((heals @ 1.., who)) = self.filter.as_mut().map(Filter::take_heals) {
+        let (heals, who) = self.filter.as_mut().map(Filter::take_heals).unwrap_or_default();
+        metrics.healed("filter", heals);
+        self.untold += heals;
+        if self.untold > 0 && self.tell_after.is_none_or(|after| after <= now) {
             let who = who.map_or_else(|| "somebody".to_owned(), |Changer { pid, name }| format!("{name}, process {pid} of the machine"));
-            tracing::warn!(heals, who, "filter table was changed: put right");
-            metrics.healed("filter", heals);
+            tracing::warn!(heals = self.untold, who, "filter table was changed: put right");
+            (self.untold, self.tell_after) = (0, Some(now + TELL));
         }
     }
 
@@ -94,10 +102,16 @@ impl PeerFilter {
 
     /// When [`step`](Self::step) is due though nothing happens.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        match &self.filter {
+        let work = match &self.filter {
             Some(filter) => filter.next_due(),
             None => self.not_before.filter(|_| self.spec.is_some()),
-        }
+        };
+        work.into_iter().chain(self.tell_after.filter(|_| self.untold > 0)).min()
+    }
+
+    /// What a look at the whole table costs.
+    pub(super) fn look_cost(&self) -> Duration {
+        self.filter.as_ref().map(Filter::look_cost).unwrap_or_default()
     }
 
     /// Asks for a look at the whole table.
@@ -111,7 +125,7 @@ impl PeerFilter {
     pub(super) fn judge(&self, state: State) -> State {
         match (&self.trouble, &self.filter) {
             (Some(trouble), _) if state == State::InStep => State::Troubled(1, trouble.clone()),
-            (None, Some(filter)) if state == State::InStep && !filter.in_step() => State::Converging(1),
+            (None, Some(filter)) if state == State::InStep && !filter.stands() => State::Converging(1),
             _ => state,
         }
     }

@@ -37,8 +37,10 @@ use crate::retry::{Retries, Trouble};
 pub use self::message::Changer;
 pub use self::pass::Pass;
 
-/// No two dumps of the table that a change by others calls for are closer together, but for the first.
+/// No two dumps of the table are closer together, nor do they take more than a tenth of the time: somebody who makes the kernel
+/// lose notifications cannot keep us dumping.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const LOOK_SHARE: u32 = 10;
 
 /// A host's own address has a prefix of all its bits.
 const HOST: u8 = 32;
@@ -93,6 +95,7 @@ pub struct Filter {
     retries: Retries<Part>,
     look_wanted: bool,
     last_look: Option<Instant>,
+    look_cost: Duration,
     stands: bool,
     pruned: bool,
     heals: u64,
@@ -118,6 +121,7 @@ impl Filter {
             retries: Retries::default(),
             look_wanted: true,
             last_look: None,
+            look_cost: Duration::ZERO,
             stands: false,
             pruned: false,
             heals: 0,
@@ -146,7 +150,7 @@ impl Filter {
     /// When [`step`](Self::step) has to be called again though nothing happens.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        let look = self.last_look.filter(|_| self.look_wanted).map(|last| last + LOOK_PAUSE);
+        let look = self.last_look.filter(|_| self.look_wanted).map(|last| last + self.look_pause());
         [self.retries.next_due(), look].into_iter().flatten().min()
     }
 
@@ -176,7 +180,7 @@ impl Filter {
             self.pruned = true;
             self.compare(false);
         }
-        if self.look_wanted && self.last_look.is_none_or(|last| last + LOOK_PAUSE <= now) {
+        if self.look_wanted && self.last_look.is_none_or(|last| last + self.look_pause() <= now) {
             self.look(now).await?;
         }
         if self.frame.as_ref() == Some(&self.wanted_frame()) {
@@ -189,12 +193,17 @@ impl Filter {
         }
     }
 
+    fn look_pause(&self) -> Duration {
+        LOOK_PAUSE.max(self.look_cost * LOOK_SHARE)
+    }
+
     fn wanted_frame(&self) -> Frame {
         Frame::wanted(self.spec.vni, self.spec.port, &self.lens)
     }
 
     /// Dumps the table.
     async fn look(&mut self, now: Instant) -> Result<(), KernelError> {
+        let started = Instant::now();
         // What was told until now, the dump shows. Only who did it does not show there.
         let mut heard = Vec::new();
         self.door.take(&mut heard)?;
@@ -210,6 +219,7 @@ impl Filter {
         self.last_look = Some(now);
         self.retries.forget_the_quiet(now);
         self.compare(self.stands);
+        self.look_cost = started.elapsed();
         Ok(())
     }
 
@@ -277,7 +287,10 @@ impl Filter {
         self.dirty = later;
         let changes = [FilterOp::Put(puts), FilterOp::Del(dels)];
         let changes: Vec<_> = changes.into_iter().filter(|op| !op.is_empty()).collect();
-        if !changes.is_empty() && self.apply(&changes, !repairs.is_empty(), now).await? {
+        if changes.is_empty() {
+            // What was refused has come right by itself.
+            self.retries.right(Part::Table);
+        } else if self.apply(&changes, !repairs.is_empty(), now).await? {
             for pass in repairs {
                 self.repaired(Part::Element(pass), now);
             }
@@ -355,6 +368,18 @@ impl Filter {
         };
         let wrong = self.retries.refused() + self.retries.outdone() > 0;
         self.retries.troubles().next().filter(|_| wrong).map(said)
+    }
+
+    /// What the last look at the whole table has cost.
+    #[must_use]
+    pub fn look_cost(&self) -> Duration {
+        self.look_cost
+    }
+
+    /// Whether the table has been seen to stand; somebody may have changed it since.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.stands
     }
 
     /// Whether the kernel holds the table as it should be.
@@ -476,22 +501,42 @@ pub fn fuzz_filter_datagram(datagram: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
+
     use lease::MacAddr;
 
+    use super::*;
+
+    fn spec() -> FilterSpec {
+        FilterSpec { device: "flannel.1".to_owned(), vni: Vni::new(1).unwrap(), port: 8472, subnet_len: 24 }
+    }
+
+    fn peer(number: u32) -> crate::Peer {
+        let [_, a, b, c] = number.to_be_bytes();
+        let (subnet, dst) = (Ipv4Addr::from_bits((10 << 24) | (number << 8)), Ipv4Addr::new(172, 16 + a, b, c));
+        crate::Peer { subnet: format!("{subnet}/24").parse().unwrap(), mac: MacAddr::new([2, 0, 0, a, b, c]), dst: dst.into() }
+    }
+
     #[tokio::test]
-    async fn the_kernel_shows_the_table_that_was_made() {
+    async fn the_kernel_shows_the_table_that_was_made_also_with_twenty_thousand_peers() {
         let host = testkit::Namespace::new("filtered", "").unwrap();
         let _within = host.enter().unwrap();
-        let spec = FilterSpec { device: "flannel.1".to_owned(), vni: Vni::new(1).unwrap(), port: 8472, subnet_len: 24 };
         let mut peers = Desired::default();
-        let peer = crate::Peer { subnet: "10.5.2.0/24".parse().unwrap(), mac: MacAddr::new([2; 6]), dst: "192.168.77.2".parse().unwrap() };
-        peers.put(peer, &mut |_| ());
-        let mut filter = Filter::open(spec, &peers).unwrap();
+        (1..=20_000).for_each(|number| peers.put(peer(number), &mut |_| ()));
+        let mut filter = Filter::open(spec(), &peers).unwrap();
         filter.step(true, Instant::now()).await.unwrap();
-        assert_eq!(filter.frame, Some(filter.wanted_frame()));
-        assert_eq!(filter.trouble(), None);
+        assert_eq!((filter.frame.clone(), filter.trouble()), (Some(filter.wanted_frame()), None));
         assert!(filter.in_step());
-        assert_eq!(filter.elements(), (2, 2));
+        assert_eq!(filter.elements(), (40_000, 40_000));
+        // One more is one change, not another table.
+        let looked = filter.last_look;
+        peers.put(peer(30_000), &mut |_| ());
+        filter.peers_changed(&peers, [peer(30_000).subnet]);
+        filter.step(true, Instant::now()).await.unwrap();
+        assert_eq!((filter.elements(), filter.last_look), ((40_002, 40_002), looked));
+        assert!(filter.in_step());
+        let mut again = Filter::open(spec(), &peers).unwrap();
+        again.step(true, Instant::now()).await.unwrap();
+        assert!(again.in_step());
     }
 }

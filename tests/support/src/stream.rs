@@ -9,9 +9,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// A packet that has not come this long after the sender stopped is lost.
 const QUIET: Duration = Duration::from_millis(200);
+
+/// Room for packets that have not been read: some thousands (bytes).
+const BURST: usize = 4 * 1024 * 1024;
 
 /// A stream that is being sent. Dropped, it stops.
 #[derive(Debug)]
@@ -55,6 +59,10 @@ impl Stream {
         let stop = Arc::new(AtomicBool::new(false));
         let target = to.local_addr()?;
         to.set_read_timeout(Some(QUIET))?;
+        // A sender that could not run for a while makes up for it at once; a receiver that cannot run then must not lose it.
+        if setsockopt(&to, sockopt::RcvBufForce, &BURST).is_err() {
+            setsockopt(&to, sockopt::RcvBuf, &BURST)?;
+        }
         let (stop_sender, stop_receiver) = (Arc::clone(&stop), Arc::clone(&stop));
         let sender = thread::spawn(move || {
             let (start, mut number) = (Instant::now(), 0u64);
