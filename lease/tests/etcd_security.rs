@@ -1,6 +1,6 @@
 //! Certificates, users and tokens, against a real etcd that asks for them.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what went wrong by failing")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests say what went wrong by failing")]
 
 mod common;
 
@@ -179,4 +179,56 @@ async fn an_ended_token_is_renewed_for_calls_and_watches() {
         sleep(Duration::from_millis(2_500)).await;
         assert_eq!(store.get(entry.key).await, Ok(Some(entry.clone())));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_were_rotated_are_shown_on_the_next_connection() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let mut etcd = old.etcd(true);
+    let store = store(EtcdOptions {
+        ca_file: Some(old.file("ca.pem")),
+        cert_file: Some(old.file("cert.pem")),
+        key_file: Some(old.file("key.pem")),
+        ..options(&etcd)
+    });
+    assert_eq!(store.config().await, Ok(None));
+    // Another authority altogether, for both sides.
+    for name in ["ca.pem", "cert.pem", "key.pem"] {
+        std::fs::copy(new.file(name), old.file(name)).unwrap();
+    }
+    etcd.restart().unwrap();
+    assert_eq!(store.config().await, Ok(None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_key_leaves_the_one_before_in_force() {
+    let authority = Authority::new();
+    let ours = Authority::new();
+    let mut etcd = authority.etcd(true);
+    for name in ["ca.pem", "cert.pem", "key.pem"] {
+        std::fs::copy(authority.file(name), ours.file(name)).unwrap();
+    }
+    let store = store(EtcdOptions {
+        ca_file: Some(ours.file("ca.pem")),
+        cert_file: Some(ours.file("cert.pem")),
+        key_file: Some(ours.file("key.pem")),
+        ..options(&etcd)
+    });
+    assert_eq!(store.config().await, Ok(None));
+    let whole = std::fs::read(ours.file("key.pem")).unwrap();
+    std::fs::write(ours.file("key.pem"), &whole[..whole.len() / 2]).unwrap();
+    etcd.restart().unwrap();
+    assert_eq!(store.config().await, Ok(None), "the connection after the restart is a new one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_was_changed_is_read_from_its_file_for_the_next_login() {
+    let etcd = with_users(&["--auth-token-ttl", "1"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "rush\n").unwrap();
+    let options = EtcdOptions { password: Some(Secret::from_file(file.path()).unwrap()), ..as_root(&etcd, "") };
+    let store = store(options);
+    assert!(matches!(store.config().await, Err(StoreError::Denied(_))));
+    std::fs::write(file.path(), "hush\n").unwrap();
+    assert_eq!(store.config().await, Ok(None));
 }

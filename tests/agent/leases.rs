@@ -1,7 +1,7 @@
 //! How a host comes by its subnet, keeps it, and what happens when somebody else wants it too.
 
 use anyhow::{Context, Result, ensure};
-use testkit::wait_for;
+use testkit::{Host, wait_for};
 
 use testkit::Monitor;
 use testkit::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, Peer, SUBNET_FILE, SUBNETS, World, record, write};
@@ -217,5 +217,78 @@ fn a_lease_of_ours_that_no_longer_fits_the_network_is_given_back() -> Result<()>
     ensure!(member.key()?.contains("/10.6.") && world.etcd.get(&old)?.is_none());
     let addresses = member.host.run(&["ip", "-o", "address", "show", "dev", "flannel.1"])?;
     ensure!(addresses.contains("10.6."), "{addresses}");
+    Ok(())
+}
+
+/// A host booted apart from the others, as a machine of its own is: in here all share one kernel, which has booted once.
+fn booted_apart(world: &World, name: &str, boot: u8) -> Result<Host> {
+    let host = world.lab.host(name)?;
+    let id = host.files().join("boot_id");
+    std::fs::write(&id, format!("{boot:08x}-0000-4000-8000-000000000000\n"))?;
+    host.run(&["mount", "--bind", &id.display().to_string(), "/proc/sys/kernel/random/boot_id"])?;
+    Ok(host)
+}
+
+#[test]
+fn a_clone_with_another_card_has_a_subnet_of_its_own_and_is_told_of() -> Result<()> {
+    let world = World::new()?;
+    let behind_one = world.options()?.args(["--public-ip", "192.168.77.100"]);
+    let mut first = Member::on(booted_apart(&world, "h1", 1)?, behind_one.clone())?;
+    first.agent.wait_ready(PATIENCE)?;
+    let clone = booted_apart(&world, "clone", 2)?;
+    std::fs::write(clone.files().join("machine-id"), first.host.read("/etc/machine-id")?)?;
+    let mut clone = Member::on(clone, behind_one)?;
+    clone.agent.wait_ready(PATIENCE)?;
+    ensure!(clone.key()? != first.key()? && world.etcd.get_prefix(SUBNETS)?.len() == 2);
+    clone.wait_status("that another lease has its address", |status| status["warnings"].to_string().contains("names our address"))?;
+    ensure!(first.lease(&world)?.version == 1 && clone.lease(&world)?.version == 1);
+    first.ensure_ready()
+}
+
+#[test]
+fn of_two_live_clones_with_one_identity_the_first_says_so_and_does_not_fight() -> Result<()> {
+    let world = World::new()?;
+    let mut first = Member::on(booted_apart(&world, "h1", 1)?, world.options()?)?;
+    first.agent.wait_ready(PATIENCE)?;
+    // The same boot writes nothing when it starts again.
+    first.agent.restart()?;
+    first.agent.wait_ready(PATIENCE)?;
+    ensure!(first.lease(&world)?.version == 1);
+    let clone = booted_apart(&world, "clone", 2)?;
+    std::fs::write(clone.files().join("machine-id"), first.host.read("/etc/machine-id")?)?;
+    let mac = first.host.ip_json(&["link", "show", "dev", "eth0"])?[0]["address"].as_str().context("no address")?.to_owned();
+    // It has the card's address from now on, while the first one is cut off: one switch cannot tell the two apart.
+    first.host.unplug()?;
+    clone.ip_batch(&format!("link set eth0 address {mac}\n"))?;
+    let mut clone = Member::on(clone, world.options()?)?;
+    clone.agent.wait_ready(PATIENCE)?;
+    ensure!(clone.key()? == first.key()? && clone.lease(&world)?.version == 2);
+    clone.host.unplug()?;
+    first.host.plug()?;
+    first.wait_unready_for(&["clone", "192.168.77.2"])?;
+    ensure!(first.log_lines(&["ERROR"]) == 1, "{}", first.agent.log());
+    let after = world.etcd.get_prefix(SUBNETS)?;
+    ensure!(after.len() == 1 && after[0].version == 2, "{after:?}");
+    // The clone is gone, and so is its lease: the first takes its subnet again.
+    world.etcd.del(&first.key()?)?;
+    first.agent.wait_ready(PATIENCE)?;
+    ensure!(first.lease(&world)?.value.contains("192.168.77.1\""));
+    Ok(())
+}
+
+#[test]
+fn a_host_that_booted_anew_writes_its_lease_once_and_has_its_subnet() -> Result<()> {
+    let world = World::new()?;
+    let mut member = Member::on(booted_apart(&world, "h1", 1)?, world.options()?)?;
+    member.agent.wait_ready(PATIENCE)?;
+    let (before, key) = (member.lease(&world)?, member.key()?);
+    member.agent.kill9()?;
+    std::fs::write(member.host.files().join("boot_id"), "00000009-0000-4000-8000-000000000000\n")?;
+    for _ in 0..2 {
+        member.agent.restart()?;
+        member.agent.wait_ready(PATIENCE)?;
+        let after = member.lease(&world)?;
+        ensure!(member.key()? == key && after.version == 2 && after.lease == before.lease && after.value != before.value, "{after:?}");
+    }
     Ok(())
 }

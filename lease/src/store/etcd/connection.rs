@@ -136,26 +136,30 @@ impl Connection {
     }
 
     /// Waits for an answer as long as our patience lasts.
-    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
-        let (patience, asked) = (self.patience().now, Instant::now());
-        let answer = timeout(patience, answer).await;
-        let mut ours = self.patience();
-        match answer {
-            Ok(answer) => {
-                *ours = Patience { now: (asked.elapsed() * 3).clamp(FIRST_PATIENCE, LONGEST_PATIENCE), exceeded: 0 };
-                Ok(answer)
-            }
-            Err(_) => {
-                let failure = Failure::Unreachable(format!("no answer within {} s", patience.as_secs()));
-                ours.exceeded += 1;
-                // Several calls may have waited side by side: only one of them counts.
-                if ours.exceeded >= self.settings.endpoints.len() && ours.now <= patience {
-                    *ours = Patience { now: (patience * 2).min(LONGEST_PATIENCE), exceeded: 0 };
-                    self.is_down(&failure);
-                }
-                Err(failure)
-            }
+    pub(super) async fn in_time<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<Result<T, E>, Failure> {
+        let asked = Instant::now();
+        let answer = self.within_patience(answer).await?;
+        if answer.is_ok() {
+            *self.patience() = Patience { now: (asked.elapsed() * 3).clamp(FIRST_PATIENCE, LONGEST_PATIENCE), exceeded: 0 };
         }
+        Ok(answer)
+    }
+
+    /// The same, where an answer says nothing of how long others take.
+    async fn within_patience<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
+        let patience = self.patience().now;
+        if let Ok(answer) = timeout(patience, answer).await {
+            return Ok(answer);
+        }
+        let failure = Failure::Unreachable(format!("no answer within {} s", patience.as_secs()));
+        let mut ours = self.patience();
+        ours.exceeded += 1;
+        // Several calls may have waited side by side: only one of them counts.
+        if ours.exceeded >= self.settings.endpoints.len() && ours.now <= patience {
+            *ours = Patience { now: (patience * 2).min(LONGEST_PATIENCE), exceeded: 0 };
+            self.is_down(&failure);
+        }
+        Err(failure)
     }
 
     fn patience(&self) -> std::sync::MutexGuard<'_, Patience> {
@@ -172,7 +176,7 @@ impl Connection {
             (slot.number, slot.without_login)
         };
         let connecting = Client::connect([self.endpoint()], Some(self.settings.connect_options(!without_login, self.patience().now)));
-        let client = match self.in_time(connecting).await {
+        let client = match self.within_patience(connecting).await {
             Ok(Ok(client)) => client,
             Ok(Err(error)) => match Failure::from(error) {
                 // As etcd's own clients do: the user is no use to this server, and no harm.

@@ -37,7 +37,7 @@ pub struct EtcdOptions {
 }
 
 /// A password. It prints as dots.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Secret {
     text: String,
     /// Where it stands: read again for every login.
@@ -69,6 +69,14 @@ impl Secret {
         self.file.as_deref().map_or_else(|| Ok(self.clone()), Self::from_file)
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,13 +17,13 @@ pub(super) fn run(report: &mut Report, lasts: Duration) -> Result<()> {
     member.agent.wait_ready(PATIENCE)?;
     let mut peers = Vec::new();
     for number in 0..3_u8 {
-        let start = Instant::now();
         cluster.member(number.into())?.kill()?;
         let peer = Peer::new(201 + number);
         let alive = cluster.member(usize::from(number + 1) % 3)?;
         // Where the leader was killed, another one is chosen first.
         testkit::wait_for("the rest of the cluster to take a write", PATIENCE, || alive.put(&peer.key(), &peer.record()))?;
         peers.push(peer);
+        let start = Instant::now();
         report.fault("one of three members killed, until a write is seen", member.wait_peers(&peers).ok().map(|()| start.elapsed()));
         cluster.member(number.into())?.restart()?;
     }
