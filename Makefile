@@ -53,7 +53,7 @@ playground: ## the demo's hosts, left up for you to try things on, until you lea
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/demo playground
 
 test: ## all tests, in namespaces of their own, with and without root (TESTS=name for some)
-	@$(SETUP) rust build sandbox etcd
+	@$(SETUP) rust build sandbox etcd python
 	cargo build --workspace --bins --tests
 	LODEN_BIN=$(TARGET)/debug/loden cargo test --workspace --no-fail-fast -- $(TESTS) 2>&1 | tests/support/tally
 
@@ -76,7 +76,7 @@ bench: ## the figures of docs/performance.md (SIZES=1000,5000,... leases)
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/bench --sizes $(SIZES)
 
 soak: ## break everything, again and again: the figures of docs/reliability.md (SOAK=1h for longer, FAMILY=one for one)
-	@$(SETUP) rust build sandbox etcd
+	@$(SETUP) rust build sandbox etcd python
 	cargo build --release -p loden -p soak
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/soak "$(SOAK)" "$(FAMILY)"
 

@@ -5,9 +5,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use lease::Denied;
+
 /// The file was not written. The one that was there is still there.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: {step} failed{}", path.display(), remedy(source, flag))]
+#[error("cannot write {}: {step} failed{}{}", path.display(), remedy(source, flag), Denied::of(directory(path), source))]
 pub struct PutError {
     path: PathBuf,
     flag: &'static str,
@@ -43,10 +45,7 @@ const DIRECTORY_MODE: u32 = 0o755;
 pub fn put(path: &Path, kind: Kind, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), PutError> {
     let Kind { flag, mode } = kind;
     let failed = |step| move |source| PutError { path: path.to_owned(), flag, step, source };
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = directory.join(format!(".{name}.tmp"));
 
@@ -62,6 +61,10 @@ pub fn put(path: &Path, kind: Kind, write: impl FnOnce(&mut File) -> io::Result<
     // The rename itself is to outlive a power cut. It is done in any case, so a file system that cannot sync is no failure.
     let _ = File::open(directory).and_then(|directory| directory.sync_all());
     Ok(())
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn write_new(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {

@@ -6,12 +6,13 @@
 use std::fs;
 use std::path::Path;
 
-use lease::{MacAddr, Owner, Vni};
+use lease::{Boot, MacAddr, Owner, Vni};
 use sha2::{Digest, Sha256};
 
 /// What the digests begin with, so that neither is ever taken for another use of the machine's id (machine-id(5) asks for that).
 const OWNER_DOMAIN: &str = "loden owner v1";
 const VTEP_DOMAIN: &str = "loden vtep mac v1";
+const BOOT_DOMAIN: &str = "loden boot v1";
 
 /// Where the machine's id is (machine-id(5)); the second is D-Bus's, on machines without systemd.
 const MACHINE_ID: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
@@ -53,6 +54,13 @@ impl Machine {
         let Self { id, warning: _ } = self;
         Owner::new(first(&digest(&[OWNER_DOMAIN.as_bytes(), id.as_bytes(), &underlay.octets()])))
     }
+}
+
+/// This boot of the machine; none where the kernel does not tell (random(4)).
+#[must_use]
+pub fn boot() -> Option<Boot> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(Boot::new(u64::from_be_bytes(first(&digest(&[BOOT_DOMAIN.as_bytes(), id.trim().as_bytes()])))))
 }
 
 /// The VTEP's MAC where neither the lease nor the device has one: the same at every start.

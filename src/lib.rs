@@ -6,12 +6,15 @@
 pub mod agent;
 pub mod cli;
 pub mod commands;
+pub mod conceal;
+pub mod docker_opts;
 pub mod file;
 pub mod http;
 pub mod identity;
 pub mod last_state;
 pub mod logging;
 pub mod metrics;
+pub mod privilege;
 pub mod status;
 pub mod subnet_env;
 pub mod systemd;

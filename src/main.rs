@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use loden::cli::{self, Invocation};
-use loden::{agent, commands, logging, status};
+use loden::{agent, commands, conceal, logging, privilege, status};
 
 fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
@@ -33,6 +33,8 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
         Invocation::Version => format!("{}\n", cli::version()),
         Invocation::Agent(options) => {
             logging::start(options.verbosity);
+            conceal::password(&options);
+            privilege::narrow(options.healthz.map(|address| address.port()))?;
             agent::run(*options)?;
             String::new()
         }
@@ -46,6 +48,10 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
             keys => keys.iter().map(|key| format!("released {key}\n")).collect(),
         },
         Invocation::Cleanup(options) => commands::cleanup(&options)?,
+        Invocation::DockerOpts(wanted) => {
+            wanted.write()?;
+            String::new()
+        }
     };
     Ok((text, ExitCode::SUCCESS))
 }

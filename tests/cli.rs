@@ -84,3 +84,45 @@ fn a_reader_that_goes_away_is_no_crash() {
     assert!(output.status.code().is_some(), "ended by a signal");
     assert!(!err(&output).contains("panicked"), "{}", err(&output));
 }
+
+/// The letters that a golden file's name carries: `-i_-k_X`, `-k_MY_OPTS`.
+fn letters(name: &str) -> Vec<&str> {
+    let (letters, key) = name.split_once("k_").map_or((name, None), |(letters, key)| (letters, Some(key)));
+    let letters = letters.split('_').filter(|letter| letter.len() == 2);
+    letters.chain(key.into_iter().flat_map(|key| ["-k", key])).collect()
+}
+
+#[test]
+fn options_for_docker_are_those_of_flannels_script_byte_for_byte() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/docker-opts");
+    let root = tempfile::tempdir().unwrap();
+    let written = root.path().join("docker.env");
+    let mut cases = 0;
+    for case in std::fs::read_dir(&golden).unwrap() {
+        let case = case.unwrap().path();
+        let name = case.file_stem().unwrap().to_str().unwrap();
+        if case.extension() != Some("out".as_ref()) {
+            continue;
+        }
+        cases += 1;
+        let env = if name.starts_with("ipmasq-true") { "ipmasq-true" } else { "ipmasq-false" };
+        let output = program()
+            .args(["docker-opts", "-f"])
+            .arg(golden.join(format!("{env}.env")))
+            .arg("-d")
+            .arg(&written)
+            .args(letters(name.strip_prefix(env).unwrap()))
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), err(&output)), (Some(0), ""), "{name}");
+        assert_eq!(std::fs::read(&written).unwrap(), std::fs::read(&case).unwrap(), "{name}");
+    }
+    assert_eq!(cases, 16);
+    // As getopts takes them.
+    let output = program().args(["docker-opts", "-imf"]).arg(golden.join("ipmasq-true.env")).arg("-d").arg(&written).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(std::fs::read(&written).unwrap(), b"DOCKER_OPT_BIP=\"--bip=10.5.52.1/24\"\nDOCKER_OPT_MTU=\"--mtu=1450\"\n");
+    let output = run(&["docker-opts", "-f", "/nowhere/subnet.env", "-d", "/nowhere/out"]);
+    assert!(output.status.code() == Some(1) && err(&output).contains("/nowhere/subnet.env"), "{}", err(&output));
+    assert_eq!(run(&["docker-opts", "-k", "A;B"]).status.code(), Some(2));
+}

@@ -37,7 +37,7 @@ fn every_flag_of_the_agent_is_in_the_table_and_the_table_has_no_other() -> Resul
 #[test]
 fn every_subcommand_is_in_the_table() -> Result<()> {
     let page = read("docs/configuration.md")?;
-    for name in ["agent", "status", "plan", "release", "cleanup", "version"] {
+    for name in ["agent", "status", "plan", "release", "cleanup", "docker-opts", "version"] {
         ensure!(page.contains(&format!("| `loden {name}` |")), "loden {name} is not in docs/configuration.md");
         let status = Command::new(env!("CARGO_BIN_EXE_loden")).args([name, "--help"]).output()?.status;
         ensure!(status.success(), "loden {name} --help: {status}");

@@ -105,12 +105,28 @@ pub enum ClaimError {
     /// Another host holds the subnet that was ours.
     #[error("subnet {} is held by another host{}", .0.key, holder(.0))]
     HeldByOther(Box<Entry>),
+    /// A live host with our identity has written our lease.
+    #[error(
+        "subnet {} is used by another host{} with the machine id and the network card's address of this one: one is a clone of the other; \
+         give one of them a machine id of its own (machine-id(5)) and start it again",
+        .0.key, holder(.0)
+    )]
+    HeldByClone(Box<Entry>),
     /// Others were faster too many times in a row.
     #[error("other hosts were faster {ATTEMPTS} times in a row")]
     Contended,
     /// The store failed. It is not known whether a write happened; the next claim finds out.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Whether a clone of this host has written the lease: it says that it is us, but booted apart from us, and was written
+/// after we wrote it in this boot. An older one is what we wrote before our last boot, in a store that was restored.
+fn by_clone(claim: &Claim, entry: &Entry, last: &Entry) -> bool {
+    let (Ok(record), Ok(said)) = (&entry.record, &last.record) else { return false };
+    let ours = (claim.record)(Some(record)).boot;
+    let is_us = record.owner == Some(claim.owner) && said.boot == ours;
+    is_us && record.boot.is_some() && record.boot != ours && entry.modified > last.modified
 }
 
 fn holder(entry: &Entry) -> String {
@@ -155,15 +171,17 @@ pub async fn claim<S: LeaseStore>(store: &S, claim: &Claim, rng: &mut Rng) -> Re
 }
 
 /// Takes the subnet that was ours again: it and no other, since the containers of this host have their addresses from it.
-/// Where nothing stands there any more, the record is made of the `last` one that did.
+/// It is known from how it stood `last`; where nothing stands there any more, the record is made of that one.
 ///
 /// # Errors
-/// [`ClaimError::HeldByOther`] when another host has it.
-pub async fn reclaim<S: LeaseStore>(store: &S, claim: &Claim, key: LeaseKey, last: Option<&LeaseRecord>) -> Result<Outcome, ClaimError> {
+/// [`ClaimError::HeldByOther`] when another host has it, [`ClaimError::HeldByClone`] when that is a clone of this one.
+pub async fn reclaim<S: LeaseStore>(store: &S, claim: &Claim, last: &Entry) -> Result<Outcome, ClaimError> {
+    let key = last.key;
     let mut there = store.get(key).await?;
     for _ in 0..ATTEMPTS {
         let (attempt, how) = match there {
-            None => (store.create(key, &(claim.record)(last), claim.ttl).await, How::Remembered),
+            None => (store.create(key, &(claim.record)(last.record.as_ref().ok()), claim.ttl).await, How::Remembered),
+            Some(entry) if by_clone(claim, &entry, last) => return Err(ClaimError::HeldByClone(Box::new(entry))),
             Some(entry) => match survey::how(claim, &entry) {
                 Some(how) => (settle(store, claim, entry).await, how),
                 None => return Err(ClaimError::HeldByOther(Box::new(entry))),

@@ -7,14 +7,13 @@
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
 use crate::claim::{Claim, ClaimError, How, Outcome, Warning, claim, reclaim};
 use crate::rng::{Backoff, Rng};
-use crate::store::{RenewError, StoreError, WriteError};
-use crate::{Entry, Event, Expiry, LeaseKey, LeaseRecord, LeaseStore};
+use crate::store::{Health, RenewError, StoreError};
+use crate::{Entry, Event, Expiry, LeaseStore};
 
 /// Pauses between attempts to claim or renew. The store has deadlines and attempts of its own in each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -73,10 +72,8 @@ pub struct Keeper<S> {
     margin: Duration,
     rng: Rng,
     backoff: Backoff,
-    /// The subnet that we have had: from then on it is this or none.
-    key: Option<LeaseKey>,
-    /// What we last said of ourselves there.
-    last: Option<LeaseRecord>,
+    /// The lease that we have had, as it stood last: from then on it is this subnet or none.
+    last: Option<Entry>,
     state: watch::Sender<LeaseState>,
     events: mpsc::Receiver<Event>,
 }
@@ -90,43 +87,18 @@ impl<S: LeaseStore> Keeper<S> {
         let (state, states) = watch::channel(LeaseState::Claiming { reason: String::new() });
         let (sender, events) = mpsc::channel(EVENTS);
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Rng::new(rng.bits()));
-        (Self { store, claim, margin, rng, backoff, key: None, last: None, state, events }, states, sender)
+        (Self { store, claim, margin, rng, backoff, last: None, state, events }, states, sender)
     }
 
     /// Goes on with a lease that this process has held before: it is that one or none.
     #[must_use]
     pub fn resuming(mut self, entry: &Entry) -> Self {
-        (self.key, self.last) = (Some(entry.key), entry.record.as_ref().ok().cloned());
+        self.last = Some(entry.clone());
         self
     }
 
-    /// Keeps the lease until cancelled. The lease stays in the store: a restart finds it.
-    pub async fn run(&mut self, stop: &CancellationToken) {
-        tokio::select! {
-            () = stop.cancelled() => (),
-            () = self.keep() => (),
-        }
-    }
-
-    /// Gives the lease back, and says whether there was one. A reservation stays: a person made it.
-    ///
-    /// # Errors
-    /// [`StoreError`]: it then ends by itself when its time is over.
-    pub async fn release(&mut self) -> Result<bool, StoreError> {
-        let Some(key) = self.key else { return Ok(false) };
-        let Some(entry) = self.store.get(key).await? else { return Ok(false) };
-        let ours = entry.record.as_ref().is_ok_and(|record| record.owner == Some(self.claim.owner));
-        if !ours || entry.expiry == Expiry::Never {
-            return Ok(false);
-        }
-        match self.store.delete(&entry).await {
-            Ok(()) => Ok(true),
-            Err(WriteError::Conflict(_)) => Ok(false),
-            Err(WriteError::Store(error)) => Err(error),
-        }
-    }
-
-    async fn keep(&mut self) {
+    /// Keeps the lease until this is dropped. The lease stays in the store then: a restart finds it.
+    pub async fn run(mut self) {
         loop {
             let held = self.come_by().await;
             info!(lease = %held.entry.key, how = ?held.how, "lease held");
@@ -135,6 +107,7 @@ impl<S: LeaseStore> Keeper<S> {
             }
             let lost = self.hold(held).await;
             warn!(reason = lost, "lease to be claimed again");
+            self.tell(LeaseState::Claiming { reason: lost.to_owned() });
         }
     }
 
@@ -146,7 +119,7 @@ impl<S: LeaseStore> Keeper<S> {
                     self.backoff.reset();
                     return held;
                 }
-                Err(error @ ClaimError::HeldByOther(_)) => {
+                Err(error @ (ClaimError::HeldByOther(_) | ClaimError::HeldByClone(_))) => {
                     if self.tell(LeaseState::Lost { reason: error.to_string() }) {
                         error!(%error, "lease lost: it is not taken from the other host");
                     }
@@ -166,11 +139,15 @@ impl<S: LeaseStore> Keeper<S> {
     }
 
     async fn attempt(&mut self) -> Result<Held, ClaimError> {
-        let Outcome { entry, how, warnings } = match self.key {
-            Some(key) => reclaim(&self.store, &self.claim, key, self.last.as_ref()).await?,
+        // The store counts from when it does what it is asked, which is later than this.
+        let mut asked = Instant::now();
+        let Outcome { entry, how, warnings } = match &self.last {
+            Some(last) => reclaim(&self.store, &self.claim, last).await?,
             None => claim(&self.store, &self.claim, &mut self.rng).await?,
         };
-        (self.key, self.last) = (Some(entry.key), entry.record.as_ref().ok().cloned());
+        if matches!(how, How::Own | How::FromFlanneld | How::Reserved) {
+            asked = Instant::now();
+        }
         let ttl = match (entry.expiry, how) {
             (Expiry::Never, _) => None,
             (Expiry::Lease(_), How::Remembered | How::Fresh) => Some(self.claim.ttl),
@@ -181,7 +158,12 @@ impl<S: LeaseStore> Keeper<S> {
                 Err(RenewError::Store(error)) => return Err(error.into()),
             },
         };
-        Ok(Held { entry, how, warnings, expires: ttl.map(|ttl| Instant::now() + ttl) })
+        let expires = ttl.map(|ttl| asked + ttl);
+        if expires.is_some_and(|at| at <= Instant::now()) {
+            return Err(StoreError::Unavailable("the lease was over before we heard that it is ours".to_owned()).into());
+        }
+        self.last = Some(entry.clone());
+        Ok(Held { entry, how, warnings, expires })
     }
 
     /// Keeps what is held; returns why it has to be claimed again.
@@ -193,13 +175,7 @@ impl<S: LeaseStore> Keeper<S> {
             let check = Instant::now() + CLOCK_CHECK;
             let wake = due.map_or(check, |due| due.min(check));
             tokio::select! {
-                event = next(&mut self.events) => match event {
-                    Event::Apply(entry) | Event::InitApply(entry) if entry.key == held.entry.key && entry.modified != held.entry.modified => {
-                        return "it was written by another";
-                    }
-                    Event::Delete(key) if key == held.entry.key => return "it was deleted",
-                    _ => (),
-                },
+                lost = interference(&mut self.events, &held.entry) => return lost,
                 () = sleep_until(wake) => {
                     let (Expiry::Lease(lease), Some(at)) = (held.entry.expiry, due) else { continue };
                     if clocks.jumped() || Instant::now() >= at {
@@ -213,25 +189,47 @@ impl<S: LeaseStore> Keeper<S> {
         }
     }
 
-    /// Renews, and returns when to do so next.
+    /// Renews, and returns when to do so next. Not a moment longer than the lease lasts do we call it ours.
     async fn renew(&mut self, lease: i64, held: &mut Held) -> Result<Instant, &'static str> {
-        match self.store.keep_alive(lease).await {
+        let asked = Instant::now();
+        let in_time = held.expires.filter(|end| *end > asked);
+        if in_time.is_none() {
+            self.overdue("the store has not answered yet");
+        }
+        let answer = self.store.keep_alive(lease);
+        let answer = async {
+            match in_time {
+                Some(end) => timeout_at(end, answer).await.unwrap_or_else(|_| Err(too_late())),
+                None => answer.await,
+            }
+        };
+        let answer = tokio::select! {
+            lost = interference(&mut self.events, &held.entry) => return Err(lost),
+            answer = answer => answer,
+        };
+        match answer {
             Ok(ttl) => {
                 debug!(lease = %held.entry.key, seconds = ttl.as_secs(), "lease renewed");
                 self.backoff.reset();
-                held.expires = Some(Instant::now() + ttl);
+                held.expires = Some(asked + ttl);
                 self.tell(LeaseState::Held(held.clone()));
                 Ok(self.due(ttl))
             }
             Err(RenewError::Lost) => Err("it has expired or was revoked"),
             Err(RenewError::Store(error)) => {
-                // While the store is away nothing expires there either: only its answer will tell. But we no longer know.
-                if held.expires.is_some_and(|expires| expires <= Instant::now()) {
-                    self.tell(LeaseState::Claiming { reason: format!("it could not be renewed in time: {error}") });
+                let next = Instant::now() + self.backoff.step();
+                if let Some(end) = held.expires.filter(|end| *end > Instant::now()) {
+                    return Ok(next.min(end));
                 }
-                Ok(Instant::now() + self.backoff.step())
+                self.overdue(&error.to_string());
+                Ok(next)
             }
         }
+    }
+
+    /// The lease may have run out. While the store is away nothing expires there either: only its answer will tell.
+    fn overdue(&self, why: &str) {
+        self.tell(LeaseState::Claiming { reason: format!("it could not be renewed in time: {why}") });
     }
 
     fn due(&mut self, ttl: Duration) -> Instant {
@@ -241,14 +239,16 @@ impl<S: LeaseStore> Keeper<S> {
         Instant::now() + before_end.map_or(third, |left| left.min(third))
     }
 
-    /// Waits, but no longer than until the watch says something of our key.
+    /// Waits, but no longer than until the watch says something of our key, or the store answers again.
     async fn pause(&mut self, around: Duration) {
         let end = Instant::now() + self.rng.jitter(around);
+        let mut health = self.store.health();
         loop {
             tokio::select! {
                 () = sleep_until(end) => return,
+                () = comes_back(&mut health) => return sleep(self.rng.part_of(FIRST_PAUSE)).await,
                 event = next(&mut self.events) => match event {
-                    Event::Delete(key) if Some(key) == self.key => return,
+                    Event::Delete(key) if self.last.as_ref().is_some_and(|last| last.key == key) => return,
                     _ => (),
                 },
             }
@@ -262,6 +262,35 @@ impl<S: LeaseStore> Keeper<S> {
             *current = state;
             changed
         })
+    }
+}
+
+/// Returns when the store answers after it did not.
+async fn comes_back(health: &mut watch::Receiver<Health>) {
+    loop {
+        if health.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if *health.borrow_and_update() == Health::Up {
+            return;
+        }
+    }
+}
+
+fn too_late() -> RenewError {
+    StoreError::Unavailable("no answer before the lease was over".to_owned()).into()
+}
+
+/// Why the lease that is held has to be claimed again, once the watch tells of a reason.
+async fn interference(events: &mut mpsc::Receiver<Event>, held: &Entry) -> &'static str {
+    loop {
+        match next(events).await {
+            // What comes late of our own writes is no news; after a break the store may have gone back in time.
+            Event::Apply(entry) if entry.key == held.key && entry.modified > held.modified => return "it was written by another",
+            Event::InitApply(entry) if entry.key == held.key && entry.modified != held.modified => return "it was written by another",
+            Event::Delete(key) if key == held.key => return "it was deleted",
+            Event::Apply(_) | Event::InitApply(_) | Event::Delete(_) | Event::Init | Event::InitDone(_) | Event::Stray(_) => (),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
+use crate::excerpt::excerpt;
 use crate::subnet::{Subnet, parse_len};
 
 /// The subnets of one lease. At least one of the two is there.
@@ -84,7 +85,7 @@ impl FromStr for LeaseKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let bad = || KeyError { text: text.to_owned() };
+        let bad = || KeyError { text: excerpt(text) };
         let (first, second) = match text.split_once('&') {
             Some((first, second)) => (first, Some(second)),
             None => (text, None),

@@ -9,6 +9,8 @@
 pub mod alloc;
 pub mod claim;
 mod config;
+mod denied;
+mod excerpt;
 mod json;
 pub mod keeper;
 mod key;
@@ -23,10 +25,11 @@ mod wire;
 
 pub use claim::{Claim, ClaimError, How, Outcome};
 pub use config::{Backend, ConfigError, NetworkConfig, Pool, VxlanConfig};
+pub use denied::Denied;
 pub use keeper::{Held, Keeper, LeaseState};
 pub use key::{KeyError, LeaseKey};
 pub use mac::{MacAddr, MacError};
-pub use owner::{Owner, OwnerError};
+pub use owner::{Boot, BootError, Owner, OwnerError};
 pub use record::{BackendType, LeaseRecord, RecordError, VtepData};
 pub use rng::Rng;
 pub use store::{Entry, Event, Expiry, LeaseStore};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::excerpt::excerpt;
+
 /// A 48-bit Ethernet address (IEEE 802).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddr([u8; 6]);
@@ -59,7 +61,7 @@ impl FromStr for MacAddr {
     type Err = MacError;
 
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let bad = || MacError { text: text.to_owned() };
+        let bad = || MacError { text: excerpt(text) };
         let mut octets = [0; 6];
         let mut parts = text.split(':');
         for octet in &mut octets {

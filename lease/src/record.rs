@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{MacAddr, Owner, Vni};
+use crate::{Boot, MacAddr, Owner, Vni};
 
 /// One host's lease record, the value under its key, as far as loden reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct LeaseRecord {
     pub vtep_v6: Option<VtepData>,
     /// Which host wrote the record; none where flanneld did.
     pub owner: Option<Owner>,
+    /// The boot in which it wrote it; none where flanneld did.
+    pub boot: Option<Boot>,
 }
 
 /// The backend that a record names.

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
+use crate::excerpt::excerpt;
+
 /// An IPv4 or IPv6 prefix whose host bits are zero, such as `10.5.52.0/24`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subnet(IpNetwork);
@@ -175,7 +177,7 @@ impl FromStr for Subnet {
 
     /// Strict: `ADDRESS/LENGTH`, the length in plain decimal, no host bits.
     fn from_str(text: &str) -> Result<Self, SubnetError> {
-        let malformed = || SubnetError::Malformed(text.to_owned());
+        let malformed = || SubnetError::Malformed(excerpt(text));
         let (address, len) = text.split_once('/').ok_or_else(malformed)?;
         Self::new(address.parse().map_err(|_| malformed())?, parse_len(len).ok_or_else(malformed)?)
     }

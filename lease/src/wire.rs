@@ -1,4 +1,4 @@
-//! The lease record as JSON, byte for byte as flanneld writes it, with one field more: `Owner`.
+//! The lease record as JSON, byte for byte as flanneld writes it, with two fields more: `Owner` and `Boot`.
 //!
 //! The shapes here are dumb: they mirror the document. [`LeaseRecord`] comes of them by checking each field.
 
@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::excerpt::excerpt;
 use crate::json::{Text, object};
 use crate::{BackendType, LeaseRecord, MacAddr, RecordError, Vni, VtepData};
 
@@ -19,6 +20,7 @@ object! {
         "BackendData" => backend_data: &'a RawValue,
         "BackendV6Data" => backend_v6_data: &'a RawValue,
         "Owner" => owner: Text<'a>,
+        "Boot" => boot: Text<'a>,
     }
 }
 
@@ -45,6 +47,8 @@ struct RecordOut<'a> {
     backend_v6_data: Option<VtepOut>,
     #[serde(rename = "Owner", skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
+    #[serde(rename = "Boot", skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -61,8 +65,8 @@ impl LeaseRecord {
     /// # Errors
     /// [`RecordError`] naming the field. What a backend other than vxlan says in its data is not looked at.
     pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
-        let RecordIn { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data, owner } =
-            serde_json::from_slice(value).map_err(|error| RecordError::Json(error.to_string()))?;
+        let RecordIn { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data, owner, boot } =
+            serde_json::from_slice(value).map_err(|error| RecordError::Json(excerpt(&error.to_string())))?;
         let public_ip = field("PublicIP", &public_ip.ok_or(RecordError::Missing("PublicIP"))?, str::parse::<Ipv4Addr>)?;
         let public_ipv6 = public_ipv6.map(|text| field("PublicIPv6", &text, str::parse::<Ipv6Addr>)).transpose()?;
         if public_ip.is_unspecified() && public_ipv6.is_none() {
@@ -80,6 +84,7 @@ impl LeaseRecord {
             vtep_v6: vtep("BackendV6Data", backend_v6_data)?,
             // A form that we do not know: of a later release, or nobody's. It is no reason to lose a peer.
             owner: owner.and_then(|Text(text)| text.parse().ok()),
+            boot: boot.and_then(|Text(text)| text.parse().ok()),
             backend,
         })
     }
@@ -87,7 +92,7 @@ impl LeaseRecord {
     /// The value to put under the lease's key.
     #[must_use]
     pub fn encode(&self) -> String {
-        let Self { public_ip, public_ipv6, backend, vtep, vtep_v6, owner } = self;
+        let Self { public_ip, public_ipv6, backend, vtep, vtep_v6, owner, boot } = self;
         let data = |vtep: &VtepData| VtepOut { vni: vtep.vni.get(), mac: vtep.mac.to_string() };
         let out = RecordOut {
             public_ip: public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
@@ -96,6 +101,7 @@ impl LeaseRecord {
             backend_data: vtep.as_ref().map(data),
             backend_v6_data: vtep_v6.as_ref().map(data),
             owner: owner.map(|owner| owner.to_string()),
+            boot: boot.map(|boot| boot.to_string()),
         };
         // Strings and numbers alone: there is nothing in it that could fail.
         serde_json::to_string(&out).unwrap_or_default()
@@ -108,7 +114,7 @@ impl BackendType {
             "" | "alloc" => Self::Alloc,
             "vxlan" => Self::Vxlan,
             "host-gw" => Self::HostGw,
-            other => Self::Other(other.into()),
+            other => Self::Other(excerpt(other).into()),
         }
     }
 
@@ -125,7 +131,7 @@ impl BackendType {
 }
 
 fn vtep(place: &'static str, data: &RawValue) -> Result<VtepData, RecordError> {
-    let VtepIn { vni, mac } = serde_json::from_str(data.get()).map_err(|error| RecordError::Json(format!("{place}: {error}")))?;
+    let VtepIn { vni, mac } = serde_json::from_str(data.get()).map_err(|error| RecordError::Json(excerpt(&format!("{place}: {error}"))))?;
     let vni = vni.ok_or(RecordError::Missing("VNI"))?;
     let mac = field("VtepMAC", &mac.ok_or(RecordError::Missing("VtepMAC"))?, str::parse::<MacAddr>)?;
     let in_range = u64::try_from(vni).ok().and_then(|vni| Vni::new(vni).ok());
@@ -141,7 +147,7 @@ fn field<T, E: std::fmt::Display>(
 }
 
 fn invalid(field: &'static str, value: &str, reason: &str) -> RecordError {
-    RecordError::Field { field, value: value.to_owned(), reason: reason.to_owned() }
+    RecordError::Field { field, value: excerpt(value), reason: reason.to_owned() }
 }
 
 #[cfg(test)]

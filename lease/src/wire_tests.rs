@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Owner;
+use crate::{Boot, Owner};
 
 fn decode(text: &str) -> Result<LeaseRecord, RecordError> {
     LeaseRecord::decode(text.as_bytes())
@@ -94,6 +94,7 @@ prop_compose! {
             public_ip: (!only_v6 || v6.is_none()).then_some(Ipv4Addr::from_bits(v4)),
             public_ipv6: v6.map(Ipv6Addr::from_bits),
             backend, vtep, vtep_v6, owner: owner.map(Owner::new),
+            boot: owner.map(|[first, ..]| Boot::new(first.into())),
         }
     }
 }
@@ -114,4 +115,20 @@ proptest! {
 fn an_owner_of_an_unknown_form_is_no_reason_to_lose_a_peer() {
     let record = LeaseRecord::decode(br#"{"PublicIP":"192.0.2.1","Owner":"a form of later"}"#).unwrap();
     assert_eq!(record.owner, None);
+}
+
+#[test]
+fn what_is_quoted_of_a_huge_value_is_short() {
+    let huge = "A".repeat(1 << 20);
+    for value in [
+        format!(r#"{{"PublicIP":"{huge}"}}"#),
+        format!(r#"{{"PublicIP":["{huge}"]}}"#),
+        format!(r#"{{"PublicIP":"192.0.2.1","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{huge}"}}}}"#),
+        huge.clone(),
+    ] {
+        let error = decode(&value).unwrap_err().to_string();
+        assert!(error.len() < 1_000, "{} bytes", error.len());
+    }
+    let other = decode(&format!(r#"{{"PublicIP":"192.0.2.1","BackendType":"{huge}"}}"#)).unwrap();
+    assert!(other.encode().len() < 1_000);
 }

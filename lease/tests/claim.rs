@@ -11,7 +11,7 @@ use common::{Memory, Real};
 use lease::claim::{Claim, ClaimError, How, Outcome, RecordFor, Warning, claim, reclaim, release};
 use lease::store::contract::{Bench, key, record};
 use lease::store::memory::MemoryStore;
-use lease::{BackendType, Expiry, LeaseKey, LeaseRecord, LeaseStore, MacAddr, Owner, Rng, Vni, VtepData};
+use lease::{BackendType, Entry, Expiry, LeaseKey, LeaseRecord, LeaseStore, MacAddr, Owner, Rng, Vni, VtepData};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const OURS: &str = "192.0.2.1";
@@ -41,6 +41,7 @@ fn maker(owner: Owner, address: &str) -> RecordFor {
         ),
         vtep_v6: None,
         owner: Some(owner),
+        boot: None,
     })
 }
 
@@ -214,11 +215,12 @@ async fn a_subnet_that_was_ours_is_reclaimed_when_free_and_never_stolen() {
     let store = MemoryStore::default();
     let ours = take(&store, &host(us(), OURS, None)).await.entry;
     store.del_raw(&format!("subnets/{}", ours.key));
-    let last = LeaseRecord { vtep: Some(vtep("4a:d0:4b:61:b4:99")), ..ours.record.unwrap() };
-    let back = reclaim(&store, &host(us(), OURS, None), ours.key, Some(&last)).await.unwrap();
-    assert_eq!((back.entry.key, back.entry.record.unwrap().vtep), (ours.key, last.vtep));
+    let said = LeaseRecord { vtep: Some(vtep("4a:d0:4b:61:b4:99")), ..ours.record.clone().unwrap() };
+    let last = Entry { record: Ok(said.clone()), ..ours };
+    let back = reclaim(&store, &host(us(), OURS, None), &last).await.unwrap();
+    assert_eq!((back.entry.key, back.entry.record.unwrap().vtep), (ours.key, said.vtep));
     store.put_raw(&format!("subnets/{}", ours.key), &record("192.0.2.2").encode(), None);
-    let error = reclaim(&store, &host(us(), OURS, None), ours.key, None).await.unwrap_err();
+    let error = reclaim(&store, &host(us(), OURS, None), &last).await.unwrap_err();
     assert_eq!(error.to_string(), format!("subnet {} is held by another host (192.0.2.2)", ours.key));
 }
 

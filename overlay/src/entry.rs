@@ -51,7 +51,7 @@ pub enum Aspect {
 
 /// One thing that can be undone by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Matter(pub Key, pub Aspect);
+pub struct Matter<K = Key>(pub K, pub Aspect);
 
 impl fmt::Display for Matter {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

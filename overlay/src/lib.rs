@@ -17,6 +17,7 @@ mod desired;
 mod device;
 mod entry;
 mod event;
+mod filter;
 mod kernel;
 mod observed;
 mod op;
@@ -31,6 +32,10 @@ pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
 pub use entry::{Aspect, FdbTo, Key, Matter, RouteKey, RouteTo, TABLE_MAIN};
 pub use event::Event;
+#[doc(hidden)]
+#[cfg(feature = "contract")]
+pub use filter::fuzz_filter_datagram;
+pub use filter::{Changer, Filter, FilterSpec, Pass, filtered_devices, remove_filter, table_name};
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;

@@ -62,14 +62,20 @@ impl fmt::Display for Trouble {
 }
 
 /// What is in trouble.
-#[derive(Debug, Default)]
-pub struct Retries {
-    refusals: BTreeMap<Key, Refusal>,
-    repairs: BTreeMap<Matter, Repairs>,
+#[derive(Debug)]
+pub struct Retries<K = Key> {
+    refusals: BTreeMap<K, Refusal>,
+    repairs: BTreeMap<Matter<K>, Repairs>,
     /// When to look at something again. A look too many does no harm.
-    due: BTreeSet<(Instant, Matter)>,
+    due: BTreeSet<(Instant, Matter<K>)>,
     /// Who changed a key last.
-    suspects: BTreeMap<Key, Arc<str>>,
+    suspects: BTreeMap<K, Arc<str>>,
+}
+
+impl<K> Default for Retries<K> {
+    fn default() -> Self {
+        Self { refusals: BTreeMap::new(), repairs: BTreeMap::new(), due: BTreeSet::new(), suspects: BTreeMap::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -91,9 +97,9 @@ struct Repairs {
     who: Option<Arc<str>>,
 }
 
-impl Retries {
+impl<K: Ord + Copy> Retries<K> {
     /// What is in trouble, with what is the matter.
-    pub fn troubles(&self) -> impl Iterator<Item = (Matter, Trouble)> + '_ {
+    pub fn troubles(&self) -> impl Iterator<Item = (Matter<K>, Trouble)> + '_ {
         let refused = self.refusals.iter().map(|(key, Refusal { count, not_before: _, reason, repair: _ })| {
             (Matter(*key, Aspect::Whole), Trouble::Refused { count: *count, reason: reason.clone() })
         });
@@ -118,7 +124,7 @@ impl Retries {
 
     /// Whether the matter is known to be wrong and waits.
     #[must_use]
-    pub fn is_outdone(&self, matter: Matter) -> bool {
+    pub fn is_outdone(&self, matter: Matter<K>) -> bool {
         self.repairs.get(&matter).is_some_and(|repairs| repairs.wrong)
     }
 
@@ -129,7 +135,7 @@ impl Retries {
     }
 
     /// The next matter whose time has come.
-    pub fn pop_due(&mut self, now: Instant) -> Option<Matter> {
+    pub fn pop_due(&mut self, now: Instant) -> Option<Matter<K>> {
         let (due, matter) = *self.due.first()?;
         if due > now {
             return None;
@@ -140,24 +146,24 @@ impl Retries {
 
     /// Whether the key was refused and its time has not come yet.
     #[must_use]
-    pub fn must_wait(&self, key: Key, now: Instant) -> bool {
+    pub fn must_wait(&self, key: K, now: Instant) -> bool {
         self.refusals.get(&key).is_some_and(|refusal| refusal.not_before > now)
     }
 
     /// Whether the kernel refused the key the last time.
     #[must_use]
-    pub fn is_refused(&self, key: Key) -> bool {
+    pub fn is_refused(&self, key: K) -> bool {
         self.refusals.contains_key(&key)
     }
 
     /// Whether the kernel refused a repair of the key the last time.
     #[must_use]
-    pub fn owes_repair(&self, key: Key) -> bool {
+    pub fn owes_repair(&self, key: K) -> bool {
         self.refusals.get(&key).is_some_and(|refusal| refusal.repair)
     }
 
     /// The kernel refused the key, or a repair of it.
-    pub fn refused_by_kernel(&mut self, key: Key, reason: String, repair: bool, now: Instant) {
+    pub fn refused_by_kernel(&mut self, key: K, reason: String, repair: bool, now: Instant) {
         let count = self.refusals.get(&key).map_or(0, |refusal| refusal.count).saturating_add(1);
         let not_before = now + delay(count);
         self.refusals.insert(key, Refusal { count, not_before, reason, repair });
@@ -170,7 +176,7 @@ impl Retries {
     }
 
     /// The key is as it should be. (The entries that the device lost are other keys.)
-    pub fn right(&mut self, key: Key) {
+    pub fn right(&mut self, key: K) {
         self.refusals.remove(&key);
         for (_, repairs) in self.repairs.range_mut(Matter(key, Aspect::Whole)..Matter(key, Aspect::Entries)) {
             repairs.wrong = false;
@@ -178,14 +184,14 @@ impl Retries {
     }
 
     /// This one changed the key.
-    pub fn suspect(&mut self, key: Key, who: &Arc<str>) {
+    pub fn suspect(&mut self, key: K, who: &Arc<str>) {
         if self.suspects.len() < SUSPECTS || self.suspects.contains_key(&key) {
             self.suspects.insert(key, Arc::clone(who));
         }
     }
 
     /// Somebody undid the matter: whether it may be repaired now. If not, it is due when it may.
-    pub fn may_repair(&mut self, matter: Matter, now: Instant) -> bool {
+    pub fn may_repair(&mut self, matter: Matter<K>, now: Instant) -> bool {
         let who = self.suspects.remove(&matter.0);
         let Some(repairs) = self.repairs.get_mut(&matter) else {
             self.repairs.insert(matter, Repairs { count: 0, last: now, not_before: now, wrong: false, who });
@@ -207,7 +213,7 @@ impl Retries {
     }
 
     /// The matter was repaired.
-    pub fn repaired(&mut self, matter: Matter, now: Instant) {
+    pub fn repaired(&mut self, matter: Matter<K>, now: Instant) {
         let repairs = self.repairs.entry(matter).or_insert(Repairs { count: 0, last: now, not_before: now, wrong: false, who: None });
         repairs.count = repairs.count.saturating_add(1);
         repairs.last = now;

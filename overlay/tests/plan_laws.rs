@@ -227,7 +227,8 @@ fn lease_of(n: u32, mac: u32) -> Entry {
         IpAddr::V6(_) => None,
     };
     let vtep = VtepData { vni: FAMILY.spec().vni, mac: FAMILY.mac(mac) };
-    let record = LeaseRecord { public_ip, public_ipv6: None, backend: BackendType::Vxlan, vtep: Some(vtep), vtep_v6: None, owner: None };
+    let record =
+        LeaseRecord { public_ip, public_ipv6: None, backend: BackendType::Vxlan, vtep: Some(vtep), vtep_v6: None, owner: None, boot: None };
     let revision = Revision(n.into());
     Entry { key: key_of(n), record: Ok(record), created: revision, modified: revision, expiry: Expiry::Lease(1) }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::notices::Notices;
+use super::peer_filter::PeerFilter;
 use super::view::{self, View};
 use crate::metrics::Metrics;
 
@@ -54,6 +55,8 @@ pub(crate) struct Job {
     pub(crate) local: Local,
     /// Whether it believes a store that suddenly lacks peers.
     pub(crate) guard: Guard,
+    /// Whether VXLAN packets of known peers alone are let in.
+    pub(crate) peers_only: bool,
     /// Peers that an earlier run knew, in force until the store has spoken.
     pub(crate) known: Vec<Peer>,
 }
@@ -192,36 +195,39 @@ impl Task {
         let mut said = None;
         while !self.stop.is_cancelled() {
             let opened = async {
-                let Job { scope, spec, local, guard, known: _ } = job.clone();
+                let Job { scope, spec, local, guard, .. } = job.clone();
                 Reconciler::new(Netlink::open(scope)?, spec, local, guard, Instant::now()).await
             };
             match opened.await {
                 Ok(mut reconciler) => {
                     reconciler.inherit(job.known);
-                    return self.work(reconciler).await;
+                    return self.work(reconciler, job.peers_only).await;
                 }
                 Err(error) => {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     while let Ok(ask) = self.asked.try_recv() {
-                        answer::<Netlink>(ask, None);
+                        answer::<Netlink>(ask, None).await;
                     }
                 }
             }
         }
     }
 
-    async fn work<K: Kernel>(mut self, mut reconciler: Reconciler<K>) {
+    async fn work<K: Kernel>(mut self, mut reconciler: Reconciler<K>, peers_only: bool) {
         let mut said = None;
         let (mut audited, seed) = (Instant::now(), Rng::from_entropy().bits());
+        let mut filter = PeerFilter::new(peers_only, &reconciler).await;
         while !self.stop.is_cancelled() {
+            // First, so that a peer's first answer finds the way open.
+            filter.step(&mut reconciler, &self.metrics).await;
             match reconciler.step(Instant::now()).await {
                 Ok(step) => {
                     // What part of the work succeeds says nothing of the rest.
                     if reconciler.state() == State::InStep {
                         said = None;
                     }
-                    self.account(&step, &mut reconciler);
+                    self.account(&step, &mut reconciler, &filter);
                     if step.more {
                         // Take in what is there already, so that nothing waits for the whole of the work.
                         while reconciler.pending() < PENDING
@@ -238,12 +244,12 @@ impl Task {
                     reconciler.audit();
                     // Trouble is when people ask, and what is due already would go first half of the time.
                     while let Ok(ask) = self.asked.try_recv() {
-                        answer(ask, Some(&reconciler));
+                        answer(ask, Some((&reconciler, &mut filter))).await;
                     }
                 }
             }
             let audit = audited + audit_pause(&reconciler, seed);
-            let due = reconciler.next_due().map_or(audit, |due| due.min(audit));
+            let due = [reconciler.next_due(), filter.next_due()].into_iter().flatten().fold(audit, Instant::min);
             tokio::select! {
                 events = self.events.recv() => match events {
                     Some(events) => self.take_in(&events, &mut reconciler),
@@ -255,10 +261,12 @@ impl Task {
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     reconciler.audit();
                 },
-                Some(ask) = self.asked.recv() => answer(ask, Some(&reconciler)),
+                () = filter.listen() => {}
+                Some(ask) = self.asked.recv() => answer(ask, Some((&reconciler, &mut filter))).await,
                 () = tokio::time::sleep_until(due.into()) => {
                     if audit <= Instant::now() {
                         reconciler.audit();
+                        filter.audit();
                         audited = Instant::now();
                     }
                 }
@@ -272,7 +280,7 @@ impl Task {
     }
 
     /// Tells the others what a step has come to.
-    fn account<K: Kernel>(&mut self, step: &Step, reconciler: &mut Reconciler<K>) {
+    fn account<K: Kernel>(&mut self, step: &Step, reconciler: &mut Reconciler<K>, filter: &PeerFilter) {
         self.notices.log(reconciler.take_notices(), Instant::now());
         if reconciler.take_underlay_changed() {
             self.underlay.notify_one();
@@ -296,7 +304,7 @@ impl Task {
         }
         self.count(reconciler);
         let complete = reconciler.peers().is_complete();
-        put(&self.say, Some(Standing { state: reconciler.state(), peers: reconciler.desired().len(), complete }));
+        put(&self.say, Some(Standing { state: filter.judge(reconciler.state()), peers: reconciler.desired().len(), complete }));
         if complete {
             put(&self.tell, self.heard);
         }
@@ -350,11 +358,14 @@ fn put<T: PartialEq>(say: &watch::Sender<T>, now: T) {
 }
 
 /// Answers an asker, who may have gone away meanwhile. There is no view while the kernel cannot be read at all.
-fn answer<K: Kernel>(ask: Ask, reconciler: Option<&Reconciler<K>>) {
-    match (ask, reconciler) {
+async fn answer<K: Kernel>(ask: Ask, from: Option<(&Reconciler<K>, &mut PeerFilter)>) {
+    match (ask, from) {
         (Ask::Ping(asker), _) => drop(asker.send(())),
-        (Ask::View(asker), Some(reconciler)) => drop(asker.send(Box::new(view::of(reconciler)))),
-        (Ask::Peers(after, asker), Some(reconciler)) => {
+        (Ask::View(asker), Some((reconciler, filter))) => {
+            let filter = filter.view().await;
+            drop(asker.send(Box::new(View { filter, ..view::of(reconciler) })));
+        }
+        (Ask::Peers(after, asker), Some((reconciler, _))) => {
             drop(asker.send(reconciler.desired().peers_after(after).take(PORTION).collect()));
         }
         (Ask::View(_) | Ask::Peers(..), None) => {}

@@ -13,6 +13,7 @@ mod dataplane;
 mod dispatch;
 mod ends;
 mod notices;
+mod peer_filter;
 mod place;
 mod remember;
 mod reporter;

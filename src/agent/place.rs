@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use lease::claim::Claim;
-use lease::{BackendType, LeaseKey, LeaseRecord, MacAddr, NetworkConfig, Owner, VtepData, VxlanConfig};
+use lease::{BackendType, Boot, LeaseKey, LeaseRecord, MacAddr, NetworkConfig, Owner, VtepData, VxlanConfig};
 use overlay::underlay::{self, Choice, Underlay, UnderlayError};
 use overlay::{Kind, Netlink, Scope};
 
@@ -44,6 +44,9 @@ pub(crate) async fn find(options: &InterfaceOptions) -> Result<Place, UnderlayEr
 /// This machine. Read once: who we are does not change while we run.
 static MACHINE: LazyLock<Machine> = LazyLock::new(Machine::read);
 
+/// This boot. Read once, too.
+static BOOT: LazyLock<Option<Boot>> = LazyLock::new(identity::boot);
+
 /// What this host claims its lease with. The VTEP's MAC is the lease's, else the existing device's, else one of our own.
 ///
 /// # Errors
@@ -71,6 +74,7 @@ pub(crate) async fn claim_for(
             vtep: Some(VtepData { vni, mac }),
             vtep_v6: None,
             owner: Some(owner),
+            boot: *BOOT,
         }
     };
     Ok(Claim { config: config.clone(), owner, public_ip, public_ipv6, remembered, ttl: TTL, record: Arc::new(record) })

@@ -212,10 +212,11 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
         fights: Vec::new(),
         held_removals: None,
         stale: facts.stale.is_some(),
+        filter: None,
         warnings: facts.warnings,
     };
     if let Some(view) = view {
-        let super::view::View { vtep, data_plane, peers, rejected, strays, heals, fights, held, warnings } = *view;
+        let super::view::View { vtep, data_plane, peers, rejected, strays, heals, fights, held, filter, warnings } = *view;
         report.vteps.extend(vtep);
         report.data_plane = data_plane;
         report.peers = peers;
@@ -224,6 +225,7 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
         report.heals = heals;
         report.fights = fights;
         report.held_removals = held;
+        report.filter = filter;
         report.warnings.extend(warnings);
     }
     if let Some(LeaseState::Held(held)) = facts.lease.as_ref().map(|lease| lease.borrow().clone()) {

@@ -13,7 +13,6 @@ use overlay::underlay::Underlay;
 use overlay::{Local, Peer, Scope, VtepSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Facts};
 use super::dataplane::{Dataplane, Job, Standing};
@@ -73,8 +72,8 @@ impl Sessions {
 
         let mut tasks = JoinSet::new();
         let clear = Clear(self.board.clone());
-        let (mut keeper, mut lease, tell) = self.keeper(&place, &usable).await?;
-        tasks.spawn(async move { keeper.run(&CancellationToken::new()).await });
+        let (keeper, mut lease, tell) = self.keeper(&place, &usable).await?;
+        tasks.spawn(keeper.run());
         self.board.change(|facts| {
             facts.blocked = None;
             facts.lease = Some(lease.clone());
@@ -93,7 +92,7 @@ impl Sessions {
         tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
 
         let scope = Scope { device: spec.name.clone(), network: pool.network, underlay: Some(place.underlay.index) };
-        let job = Job { scope, spec, local, guard: self.options.guard, known };
+        let job = Job { scope, spec, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known };
         let dataplane = Dataplane::start(job, Arc::clone(&self.metrics)).context("cannot start the data plane's thread")?;
         let dataplane = Arc::new(dataplane);
         self.board.change(|facts| {

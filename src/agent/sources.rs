@@ -6,7 +6,7 @@ use lease::{Backend, LeaseStore, NetworkConfig, VxlanConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::cli::EtcdOptions;
+use crate::cli::{EtcdOptions, PasswordSource};
 
 /// The configuration's text as the store has it; the outer none while the store has not said anything.
 pub(crate) type ConfigFeed = watch::Receiver<Option<ConfigText>>;
@@ -20,8 +20,13 @@ pub(crate) fn store_of(options: &EtcdOptions) -> anyhow::Result<EtcdStore> {
     let (cert_file, key_file) = identity.map(|identity| (identity.cert_file, identity.key_file)).unzip();
     let (username, password) = match credentials {
         Some(credentials) => {
+            // Looked at here, so that a mistake is named by its flag; the store reads the file again for every login.
             let password = credentials.password.read()?;
-            (Some(credentials.username), Some(etcd::Secret::new(password.reveal().to_owned())))
+            let password = match &credentials.password {
+                PasswordSource::Given(_) => etcd::Secret::new(password.reveal().to_owned()),
+                PasswordSource::File(path) => etcd::Secret::from_file(path)?,
+            };
+            (Some(credentials.username), Some(password))
         }
         None => (None, None),
     };

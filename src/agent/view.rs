@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use overlay::{Kernel, Key, Matter, Observed, Reconciler, State, Trouble, VtepSpec};
 
-use crate::status::{Count, DataPlane, DataPlaneState, EntryState, Fight, Heal, Held, Peer, PeerState, Rejected, Vtep};
+use crate::status::{self, Count, DataPlane, DataPlaneState, EntryState, Fight, Heal, Held, Peer, PeerState, Rejected, Vtep};
 
 /// All that there is to say of the data plane.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(crate) struct View {
     pub(crate) heals: Vec<Heal>,
     pub(crate) fights: Vec<Fight>,
     pub(crate) held: Option<Held>,
+    pub(crate) filter: Option<status::Filter>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn of<K: Kernel>(reconciler: &Reconciler<K>) -> View {
         heals,
         fights: fights(reconciler),
         held,
+        filter: None,
         warnings: shadows(reconciler),
     }
 }

@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use overlay::Guard;
 
+use crate::docker_opts::DockerOpts;
+
 use super::endpoint::{Endpoints, EtcdPrefix};
 use super::values::{IfaceSelector, RenewMargin, Secret, StateFile, go_bool, ip, pattern, port, public_ipv4, public_ipv6, subnet_file};
 
 /// The heading of the flags that a subcommand other than `agent` takes, but has no use for.
-pub(super) const AGENT_ONLY: [&str; 4] = ["Lease and files", "Guard against mass removals", "Health", "Accepted for later"];
+pub(super) const AGENT_ONLY: [&str; 5] = ["Lease and files", "Guard against mass removals", "Filter", "Health", "Accepted for later"];
 
 const AFTER_HELP: &str = "\
 Flags are written as flanneld takes them: -flag or --flag, with =VALUE or a VALUE after it; a boolean stands alone or takes =true or =false.
@@ -47,6 +49,8 @@ pub(super) enum Command {
     /// Remove from the kernel all that is the agent's, and nothing else.
     #[command(after_help = AFTER_HELP)]
     Cleanup(Box<AgentFlags>),
+    /// Write the subnet file as options for dockerd, as flannel's mk-docker-opts.sh does.
+    DockerOpts(DockerOptsFlags),
     /// Print the version.
     Version,
 }
@@ -62,6 +66,8 @@ pub(super) struct AgentFlags {
     pub(super) lease: LeaseFlags,
     #[command(flatten)]
     pub(super) guard: GuardFlags,
+    #[command(flatten)]
+    pub(super) filter: FilterFlags,
     #[command(flatten)]
     pub(super) health: HealthFlags,
     #[command(flatten)]
@@ -148,6 +154,14 @@ pub(super) struct GuardFlags {
 }
 
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filter")]
+pub(super) struct FilterFlags {
+    /// Drop VXLAN packets that come from no known peer, or carry a source that does not belong behind it (needs nf_tables, Linux 5.17)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) vxlan_peers_only: bool,
+}
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Health")]
@@ -278,4 +292,42 @@ pub(super) struct StatusFlags {
     /// Print the whole report as one JSON document
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool)]
     pub(super) json: bool,
+}
+
+/// What `docker-opts` takes: the letters of `mk-docker-opts.sh`, in getopts' manner (`-im` is `-i -m`).
+#[derive(Debug, Args)]
+pub(super) struct DockerOptsFlags {
+    /// The agent's subnet file
+    #[arg(short, value_name = "FILE", default_value = SUBNET_FILE, value_parser = subnet_file)]
+    pub(super) f: PathBuf,
+    /// The file to write, for dockerd's unit
+    #[arg(short, value_name = "FILE", default_value = "/run/docker_opts.env", value_parser = subnet_file)]
+    pub(super) d: PathBuf,
+    /// Write each option as a variable of its own, such as DOCKER_OPT_MTU. Without -i and -c both forms are written
+    #[arg(short)]
+    pub(super) i: bool,
+    /// Write all options into one variable, DOCKER_OPTS
+    #[arg(short)]
+    pub(super) c: bool,
+    /// Leave --ip-masq away, which old versions of Docker do not know
+    #[arg(short)]
+    pub(super) m: bool,
+    /// Another name for that one variable
+    #[arg(short, value_name = "NAME", default_value = "DOCKER_OPTS", value_parser = variable)]
+    pub(super) k: String,
+}
+
+/// A name that systemd and the shell take for a variable.
+fn variable(text: &str) -> Result<String, String> {
+    let good =
+        text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    good.then(|| text.to_owned()).ok_or_else(|| format!("{text:?} is no variable's name: letters, digits and _ are wanted"))
+}
+
+impl From<DockerOptsFlags> for DockerOpts {
+    fn from(flags: DockerOptsFlags) -> Self {
+        let DockerOptsFlags { f, d, i, c, m, k } = flags;
+        let both = !i && !c;
+        Self { subnet_file: f, docker_file: d, individual: i || both, combined: (c || both).then_some(k), ip_masq: !m }
+    }
 }

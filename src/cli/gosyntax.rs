@@ -106,7 +106,8 @@ pub fn normalise(
     Ok(settle(given, specs))
 }
 
-fn on_command_line(words: &[OsString], specs: &[FlagSpec]) -> Result<Vec<Given>, SyntaxError> {
+/// The flags as they stand, one by one.
+pub(super) fn on_command_line(words: &[OsString], specs: &[FlagSpec]) -> Result<Vec<Given>, SyntaxError> {
     let mut given: Vec<Given> = Vec::new();
     let mut boolean_before: Option<&str> = None;
     let mut words = words.iter();

@@ -21,6 +21,7 @@ pub use gosyntax::{FlagSpec, Given, SyntaxError, normalise};
 pub use options::{ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource};
 pub use values::{IfaceSelector, Secret, ValueError};
 
+use crate::docker_opts::DockerOpts;
 use flags::{Cli, Command};
 
 /// The exit code of a command line that cannot be used.
@@ -39,6 +40,8 @@ pub enum Invocation {
     Release(Box<Options>),
     /// Remove what is ours from the kernel.
     Cleanup(Box<Options>),
+    /// Write options for dockerd.
+    DockerOpts(DockerOpts),
     /// Print the version to stdout and exit 0.
     Version,
     /// Print this to stdout and exit 0.
@@ -73,6 +76,9 @@ pub fn version() -> String {
     format!("loden {}", env!("CARGO_PKG_VERSION"))
 }
 
+/// The one command that does not take Go's flags.
+const DOCKER_OPTS: &str = "docker-opts";
+
 /// The name that makes the program the agent, without a command.
 const FLANNELD: &str = "flanneld";
 
@@ -97,7 +103,9 @@ pub fn parse(
     let mut program = program(as_flanneld);
     match name.as_str() {
         "" => {
-            return Err(UsageError::new("a command is wanted: agent, status, plan, release, cleanup or version; see loden --help"));
+            return Err(UsageError::new(
+                "a command is wanted: agent, status, plan, release, cleanup, docker-opts or version; see loden --help",
+            ));
         }
         "-version" | "--version" | "version" if words.is_empty() => return Ok(Invocation::Version),
         "-h" | "-help" | "--help" => return Ok(Invocation::Help(program.render_help().to_string())),
@@ -105,6 +113,10 @@ pub fn parse(
             return Err(UsageError::new(format!("{flag} stands before a command: write loden agent {flag}, or see loden --help")));
         }
         _ => {}
+    }
+    if name == DOCKER_OPTS {
+        // A script's letters, not Go's flags.
+        return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
     }
     let Some(specs) = program.find_subcommand(&name).filter(|_| name != "help").map(specs) else {
         return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
@@ -141,8 +153,40 @@ fn invocation(command: Command) -> Result<Invocation, UsageError> {
         Command::Release(flags) => Invocation::Release(options(flags)?),
         Command::Cleanup(flags) => Invocation::Cleanup(options(flags)?),
         Command::Status(flags::StatusFlags { subnet_file, json }) => Invocation::Status(StatusOptions { subnet_file, json }),
+        Command::DockerOpts(flags) => Invocation::DockerOpts(flags.into()),
         Command::Version => Invocation::Version,
     })
+}
+
+/// The flag that is a secret, and the variable that stands in for it.
+const PASSWORD: &str = "etcd-password";
+/// The variable that gives the password.
+pub const PASSWORD_VARIABLE: &str = "FLANNELD_ETCD_PASSWORD";
+
+/// Whether the password stands among the agent's arguments.
+#[must_use]
+pub fn shows_password(arguments: &[OsString]) -> bool {
+    agent_flags(arguments).1.iter().any(|flag| flag.name == PASSWORD)
+}
+
+/// The agent's arguments with the password's file in the password's place.
+#[must_use]
+pub fn with_password_file(arguments: &[OsString], file: &Path) -> Vec<OsString> {
+    let (before, flags) = agent_flags(arguments);
+    let others = flags.iter().filter(|flag| flag.name != PASSWORD).map(|flag| flag.to_argument().into());
+    let mut file_flag = OsString::from(format!("--{PASSWORD}-file="));
+    file_flag.push(file);
+    before.iter().cloned().chain(others).chain([file_flag]).collect()
+}
+
+/// What stands before the agent's flags, and the flags.
+fn agent_flags(arguments: &[OsString]) -> (&[OsString], Vec<Given>) {
+    let program = program(false);
+    let specs = program.find_subcommand("agent").map(specs).unwrap_or_default();
+    let as_flanneld = arguments.first().is_some_and(|called| Path::new(called).file_name() == Some(OsStr::new(FLANNELD)));
+    let (before, words) = arguments.split_at_checked(if as_flanneld { 1 } else { 2 }).unwrap_or((arguments, &[]));
+    // They have been read before, so they can be read.
+    (before, gosyntax::on_command_line(words, &specs).unwrap_or_default())
 }
 
 /// The clap command, with what a reader of a command's help has no use for out of sight.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lease::Denied;
 use overlay::Guard;
 
 use super::endpoint::{Endpoint, EtcdPrefix};
@@ -29,6 +30,8 @@ pub struct Options {
     pub guard: Guard,
     /// What `FLANNEL_IPMASQ` says.
     pub ip_masq: bool,
+    /// Whether VXLAN comes in from known peers only.
+    pub vxlan_peers_only: bool,
     /// Where health and metrics are served; none when that is off.
     pub healthz: Option<SocketAddr>,
     /// How much is logged, as klog counts: see [`crate::logging`].
@@ -75,7 +78,7 @@ pub struct Credentials {
 pub enum PasswordSource {
     /// Here.
     Given(Secret),
-    /// In this file. Read when the agent starts.
+    /// In this file. Read when the agent starts, and again for every login.
     File(PathBuf),
 }
 
@@ -114,7 +117,7 @@ pub enum OptionsError {
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// It cannot be read.
-    #[error("cannot read --etcd-password-file {}", path.display())]
+    #[error("cannot read --etcd-password-file {}{}", path.display(), Denied::of(path, source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -154,7 +157,7 @@ impl TryFrom<AgentFlags> for Options {
     type Error = OptionsError;
 
     fn try_from(flags: AgentFlags) -> Result<Self, OptionsError> {
-        let AgentFlags { etcd, interface, lease, guard, health, logging, later } = flags;
+        let AgentFlags { etcd, interface, lease, guard, filter, health, logging, later } = flags;
         let InterfaceFlags { iface, iface_regex, iface_can_reach, public_ip, public_ipv6 } = interface;
         let LeaseFlags { subnet_file, subnet_lease_renew_margin, state_file } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
@@ -170,6 +173,7 @@ impl TryFrom<AgentFlags> for Options {
             state_file: state_file.0,
             guard: guard.into(),
             ip_masq: later.ip_masq,
+            vxlan_peers_only: filter.vxlan_peers_only,
             healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),
             verbosity,
             without_effect,

@@ -1,5 +1,6 @@
-//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, the subnet
-//! file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does forwarding, which others may need.
+//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, its filter
+//! table, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
+//! forwarding, which others may need.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -22,6 +23,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     super::refuse_beside_an_agent(options)?;
     super::run(async {
         let mut out = String::new();
+        let mut filtered = overlay::filtered_devices().await?;
         for name in flannel_devices()? {
             let (mut kernel, observed) = look(&name).await?;
             match is_ours(&name, &observed, options).await {
@@ -32,10 +34,19 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                     }
                     writeln!(out, "{}", op.on(&name))?;
                 }
-                Ok(false) => writeln!(out, "# {name} is left alone: it is not this network's VTEP")?,
+                Ok(false) => {
+                    filtered.retain(|device| *device != name);
+                    writeln!(out, "# {name} is left alone: it is not this network's VTEP")?;
+                }
                 Err(error) => {
                     return Err(error.context(format!("cannot tell whether {name} is ours: delete it by hand with ip link del {name}")));
                 }
+            }
+        }
+        // Those of ours, and those whose device is gone.
+        for device in filtered.iter().filter(|device| vni_of(device).is_some()) {
+            if overlay::remove_filter(device).await? {
+                writeln!(out, "nft delete table ip {}", overlay::table_name(device))?;
             }
         }
         let socket = status::socket_path(&options.subnet_file);

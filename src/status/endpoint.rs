@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use lease::Denied;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -25,7 +26,7 @@ pub enum BindError {
         pid: i32,
     },
     /// The system refuses.
-    #[error("cannot open the status socket {}: {step} failed", path.display())]
+    #[error("cannot open the status socket {}: {step} failed{}", path.display(), Denied::of(directory(path), source))]
     Io {
         /// The socket.
         path: PathBuf,
@@ -54,7 +55,7 @@ impl Endpoint {
     /// Opens the socket at `path`, in place of one that nobody answers on. Must be called within a tokio runtime.
     pub(super) fn bind(path: &Path) -> Result<Self, BindError> {
         let failed = |step| move |source| BindError::Io { path: path.to_owned(), step, source };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = directory(path);
         fs::create_dir_all(directory).map_err(failed("making its directory"))?;
         // Held until the socket stands, so that of two agents that start together one sees the other's.
         let _lock = lock(directory).map_err(failed("locking its directory"))?;
@@ -86,6 +87,10 @@ impl Drop for Endpoint {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {

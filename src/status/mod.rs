@@ -16,7 +16,7 @@ pub use client::{AskError, ask, is_ready, show};
 pub use endpoint::BindError;
 pub use render::render;
 pub use report::{
-    Count, DataPlane, DataPlaneState, EntryState, Fight, Heal, Held, Lease, LeaseState, Peer, PeerState, Rejected, Report, Store,
+    Count, DataPlane, DataPlaneState, EntryState, Fight, Filter, Heal, Held, Lease, LeaseState, Peer, PeerState, Rejected, Report, Store,
     StoreState, Underlay, Vtep,
 };
 pub use server::{Asked, Server};
@@ -28,6 +28,12 @@ const REQUEST: &str = "status";
 #[must_use]
 pub fn socket_path(subnet_file: &Path) -> PathBuf {
     subnet_file.with_extension("sock")
+}
+
+/// What an asker that sends these bytes, and then no more, is told; none when it is given a report. For the fuzzer.
+#[doc(hidden)]
+pub async fn fuzz_request(mut bytes: &[u8]) -> Option<String> {
+    server::request(&mut bytes).await.err()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{
-    Count, DataPlane, DataPlaneState, EntryState, Lease, LeaseState, Peer, PeerState, Report, Store, StoreState, Underlay, Vtep,
+    Count, DataPlane, DataPlaneState, EntryState, Filter, Lease, LeaseState, Peer, PeerState, Report, Store, StoreState, Underlay, Vtep,
 };
 
 /// How many peers are listed; those that are not in step come first. `--json` has them all.
@@ -94,6 +94,11 @@ fn facts(report: &Report, out: &mut Lines) {
     };
     rows.push(["store".to_owned(), format!("{state}: {}", endpoints.join(", "))]);
     rows.push(["kernel".to_owned(), data_plane(&report.data_plane)]);
+    if let Some(Filter { table, in_step, trouble: _, elements, wanted, dropped }) = &report.filter {
+        let state = if *in_step { "in step" } else { "NOT in step" };
+        let dropped = dropped.map_or_else(String::new, |dropped| format!(", {dropped} packets dropped"));
+        rows.push(["filter".to_owned(), format!("table ip {table}, {state}: {elements} of {wanted} sources let in{dropped}")]);
+    }
     out.table(rows);
 }
 

@@ -47,6 +47,9 @@ pub struct Report {
     /// Whether it goes on from its last state on disk, because the store has not answered since the start.
     #[serde(default)]
     pub stale: bool,
+    /// The peer filter, where it is asked for.
+    #[serde(default)]
+    pub filter: Option<Filter>,
     /// What a person should know, and nothing above says.
     pub warnings: Vec<String>,
 }
@@ -279,6 +282,23 @@ pub struct Held {
     pub passes_in: u64,
     /// Why it is not believed.
     pub reason: String,
+}
+
+/// The peer filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Its nf_tables table, of family ip.
+    pub table: String,
+    /// Whether the kernel holds it as it should be.
+    pub in_step: bool,
+    /// Why not.
+    pub trouble: Option<String>,
+    /// Pairs of outer and inner source that may come in.
+    pub elements: u64,
+    /// How many there should be.
+    pub wanted: u64,
+    /// Packets dropped since the table was made; null when that cannot be read.
+    pub dropped: Option<u64>,
 }
 
 /// A value as its text.

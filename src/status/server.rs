@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -107,8 +107,11 @@ async fn answer(mut stream: UnixStream, reports: mpsc::Sender<Asked>) {
     }
 }
 
-/// Reads one line, and no more than a line can be long.
-async fn request(stream: &mut UnixStream) -> Result<(), String> {
+/// Reads one line, and no more than a line can be long. What is no request is answered in a line that quotes it.
+///
+/// # Errors
+/// What the asker is told.
+pub(super) async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), String> {
     let mut line = Vec::with_capacity(REQUEST_MAX);
     let mut limited = stream.take(u64::try_from(REQUEST_MAX).unwrap_or(u64::MAX));
     while !line.contains(&b'\n') {

@@ -47,6 +47,7 @@ pub(super) fn report() -> Report {
         fights: vec![],
         held_removals: None,
         stale: false,
+        filter: None,
         warnings: vec![],
     }
 }

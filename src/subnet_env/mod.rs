@@ -97,7 +97,8 @@ impl Remembered {
         for line in text.lines() {
             let line = line.trim();
             let Some((key, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else { continue };
-            let (slot, ipv4) = match key.trim() {
+            let key = key.trim();
+            let (slot, ipv4) = match key {
                 NETWORK => (&mut found.network, true),
                 SUBNET => (&mut found.subnet, true),
                 IPV6_NETWORK => (&mut found.ipv6_network, false),
@@ -178,11 +179,12 @@ mod tests {
     #[test]
     fn a_malformed_file_is_a_warning_and_the_rest_of_it_is_used() {
         let read = Remembered::parse(
-            "junk\n# FLANNEL_SUBNET=1\nFLANNEL_NETWORK=10.5.0.0/99\nexport FLANNEL_SUBNET=\"10.5.3.1/24\"\r\nFLANNEL_IPV6_SUBNET=10.5.4.1/24\n",
+            "junk\n# FLANNEL_SUBNET=1\nFLANNEL_NETWORK=10.5.0.0/99\nexport FLANNEL_SUBNET=\"10.5.3.1/24\"\r\nFLANNEL_IPV6_SUBNET\u{b}=10.5.4.1/24\n",
         );
         assert_eq!((read.network, read.ipv6_subnet), (None, None));
         assert_eq!(read.key().unwrap().to_string(), "10.5.3.0-24");
         assert_eq!(read.warnings.len(), 2, "{:?}", read.warnings);
+        assert!(!read.warnings.concat().contains(char::is_control), "{:?}", read.warnings);
     }
 
     #[test]

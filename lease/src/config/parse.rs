@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::error::ConfigError;
 use super::{Backend, NetworkConfig, Pool, VxlanConfig};
+use crate::excerpt::excerpt;
 use crate::json::{Text, object};
 use crate::{Mtu, Subnet, SubnetError, Vni};
 
@@ -99,7 +100,7 @@ impl FromStr for NetworkConfig {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let read: ConfigIn<'_> = serde_json::from_str(text).map_err(|error| ConfigError::Json(error.to_string()))?;
+        let read: ConfigIn<'_> = serde_json::from_str(text).map_err(|error| ConfigError::Json(excerpt(&error.to_string())))?;
         let (v4, v6) = (read.enable_ipv4.unwrap_or(true), read.enable_ipv6.unwrap_or(false));
         if !v4 && !v6 {
             return Err(ConfigError::NoFamily);
@@ -172,7 +173,7 @@ fn subnet_len(family: &Family, network: Subnet, given: Option<i64>) -> Result<u8
 }
 
 fn bound(pool: &Pool, field: &'static str, text: &str) -> Result<Subnet, ConfigError> {
-    let address: IpAddr = text.parse().map_err(|_| ConfigError::NotAddress { field, value: text.to_owned() })?;
+    let address: IpAddr = text.parse().map_err(|_| ConfigError::NotAddress { field, value: excerpt(text) })?;
     if !pool.network.contains(address) {
         return Err(ConfigError::OutsideNetwork { field, address, network: pool.network });
     }
@@ -181,13 +182,13 @@ fn bound(pool: &Pool, field: &'static str, text: &str) -> Result<Subnet, ConfigE
 
 fn backend(given: Option<&RawValue>) -> Result<Backend, ConfigError> {
     let text = given.map_or("{}", RawValue::get);
-    let json = |error: serde_json::Error| ConfigError::Json(format!("Backend: {error}"));
+    let json = |error: serde_json::Error| ConfigError::Json(excerpt(&format!("Backend: {error}")));
     let BackendIn { kind } = serde_json::from_str(text).map_err(json)?;
     match kind.map_or_else(String::new, |Text(kind)| kind.to_ascii_lowercase()).as_str() {
         "" | "vxlan" => vxlan(serde_json::from_str(text).map_err(json)?).map(Backend::Vxlan),
         "host-gw" => Ok(Backend::HostGw),
         "alloc" => Ok(Backend::Alloc),
-        other => Err(ConfigError::UnknownBackend(other.to_owned())),
+        other => Err(ConfigError::UnknownBackend(excerpt(other))),
     }
 }
 

@@ -88,6 +88,7 @@ pub fn record(address: &str) -> LeaseRecord {
         vtep: None,
         vtep_v6: None,
         owner: Some("00112233445566778899aabbccddeeff".parse().unwrap()),
+        boot: None,
     }
 }
 

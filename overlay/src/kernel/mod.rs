@@ -23,7 +23,7 @@ pub use self::deed::{Deed, ELSEWHERE};
 #[cfg(feature = "contract")]
 pub use self::model::ModelKernel;
 pub use self::netlink::Netlink;
-pub(crate) use self::netlink::read_interfaces;
+pub(crate) use self::netlink::{Answer, Message, Messages, Question, Received, Refusal, Socket, ask, read_answer, read_interfaces};
 
 /// What part of the kernel is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]

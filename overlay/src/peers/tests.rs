@@ -59,6 +59,7 @@ fn host(n: u8) -> Entry {
         vtep: Some(VtepData { vni: Vni::new(1).unwrap(), mac: MacAddr::new([2, 0, 0, 0, 0, n]) }),
         vtep_v6: None,
         owner: None,
+        boot: None,
     };
     let key = format!("10.5.{n}.0-24").parse().unwrap();
     let (created, modified) = (Revision(n.into()), Revision(n.into()));

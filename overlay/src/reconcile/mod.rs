@@ -9,8 +9,10 @@
 mod batch;
 mod standing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
+
+use lease::Subnet;
 
 use crate::desired::Desired;
 use crate::desired::Peer;
@@ -72,6 +74,8 @@ pub struct Reconciler<K> {
     dump_cost: Duration,
     lost: u64,
     underlay_changed: bool,
+    /// Peers that came, went or changed; none as long as nobody asks.
+    changed_peers: Option<BTreeSet<Subnet>>,
     /// The device carries entries again that it had lost: they have to be looked at, all at once.
     settled: bool,
 }
@@ -106,6 +110,7 @@ impl<K: Kernel> Reconciler<K> {
             dump_cost: started.elapsed(),
             lost: 0,
             underlay_changed: false,
+            changed_peers: None,
             settled: false,
         };
         reconciler.claim_name();
@@ -121,9 +126,9 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Takes in what the store's watch says.
     pub fn leases(&mut self, events: &[lease::Event], now: Instant) {
-        let Self { peers, desired, dirty, .. } = self;
+        let Self { peers, desired, dirty, changed_peers, .. } = self;
         for event in events {
-            peers.fold(event, desired, now, &mut |key| look(dirty, key, Cause::Wish));
+            peers.fold(event, desired, now, &mut |key| wish(dirty, changed_peers, key));
         }
     }
 
@@ -181,8 +186,8 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     async fn what_is_due(&mut self, now: Instant) -> Result<(), KernelError> {
-        let Self { peers, desired, dirty, retries, .. } = self;
-        peers.tick(desired, now, &mut |key| look(dirty, key, Cause::Wish));
+        let Self { peers, desired, dirty, retries, changed_peers, .. } = self;
+        peers.tick(desired, now, &mut |key| wish(dirty, changed_peers, key));
         let mut settled = std::mem::take(&mut self.settled);
         while let Some(Matter(key, aspect)) = retries.pop_due(now) {
             if aspect == Aspect::Entries {
@@ -300,6 +305,11 @@ impl<K: Kernel> Reconciler<K> {
         self.peers.take_notices()
     }
 
+    /// The subnets of the peers that came, went or changed since this was last asked; of none the first time.
+    pub fn take_changed_peers(&mut self) -> BTreeSet<Subnet> {
+        std::mem::take(self.changed_peers.get_or_insert_default())
+    }
+
     /// Whether the underlay has changed since this was last asked.
     pub fn take_underlay_changed(&mut self) -> bool {
         std::mem::take(&mut self.underlay_changed)
@@ -308,4 +318,12 @@ impl<K: Kernel> Reconciler<K> {
 
 fn look(dirty: &mut BTreeMap<Key, Cause>, key: Key, cause: Cause) {
     dirty.entry(key).and_modify(|before| *before = cause.min(*before)).or_insert(cause);
+}
+
+/// What is desired of a key has changed.
+fn wish(dirty: &mut BTreeMap<Key, Cause>, changed_peers: &mut Option<BTreeSet<Subnet>>, key: Key) {
+    if let (Key::Route(route), Some(changed)) = (key, changed_peers) {
+        changed.insert(route.prefix);
+    }
+    look(dirty, key, Cause::Wish);
 }

@@ -19,6 +19,16 @@ fn boots_while_the_store_is_away() -> Result<()> {
 }
 
 #[test]
+fn differential_a_model_of_flanneld_agrees_with_the_kernel() -> Result<()> {
+    short("differential")
+}
+
+#[test]
+fn security_crafted_packets_reach_no_container_while_peers_come_and_go() -> Result<()> {
+    short("security")
+}
+
+#[test]
 fn healing_of_each_fault_of_pairs_and_of_all_at_once() -> Result<()> {
     short("healing")
 }
@@ -41,4 +51,19 @@ fn fight_with_a_second_manager() -> Result<()> {
 #[test]
 fn restart_by_kill_stop_upgrade_and_suspension() -> Result<()> {
     short("restart")
+}
+
+#[test]
+fn store_in_every_kind_of_trouble() -> Result<()> {
+    short("store")
+}
+
+#[test]
+fn leases_contested_and_lost() -> Result<()> {
+    short("leases")
+}
+
+#[test]
+fn hostile_garbage_wherever_others_write_is_endured() -> Result<()> {
+    short("hostile")
 }

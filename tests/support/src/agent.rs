@@ -1,5 +1,6 @@
 //! An agent that runs on a host.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -213,12 +214,14 @@ impl Drop for Agent {
 }
 
 fn launch(host: &Host, options: &AgentOptions, log: &PathBuf) -> Result<Process> {
-    let AgentOptions { program, verb, args, env } = options;
+    let AgentOptions { program, verb, args, env, under } = options;
     if !program.is_file() {
         bail!("there is no agent {}", program.display());
     }
     let log: File = OpenOptions::new().create(true).append(true).open(log)?;
-    let mut command: Command = host.command(program);
+    let mut words = under.iter().map(OsStr::new).chain([program.as_os_str()]);
+    let mut command: Command = host.command(words.next().unwrap_or_default());
+    command.args(words);
     command.args(verb).args(args).envs(env.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     Process::start(&mut command)

@@ -14,6 +14,7 @@ pub struct AgentOptions {
     pub(crate) verb: Option<&'static str>,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) under: Vec<String>,
 }
 
 impl AgentOptions {
@@ -23,13 +24,21 @@ impl AgentOptions {
     /// # Errors
     /// When there is no such program.
     pub fn loden(etcd: &Etcd) -> Result<Self> {
-        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new() }.on(etcd))
+        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new(), under: Vec::new() }.on(etcd))
+    }
+
+    /// The same, with the store behind this URL, or several with commas between them.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn loden_at(endpoints: &str) -> Result<Self> {
+        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new(), under: Vec::new() }.at(endpoints))
     }
 
     /// Another agent that takes the same flags, such as flanneld.
     #[must_use]
     pub fn other(program: impl Into<PathBuf>, etcd: &Etcd) -> Self {
-        Self { program: program.into(), verb: None, args: Vec::new(), env: Vec::new() }.on(etcd)
+        Self { program: program.into(), verb: None, args: Vec::new(), env: Vec::new(), under: Vec::new() }.on(etcd)
     }
 
     /// The agent's program.
@@ -45,13 +54,24 @@ impl AgentOptions {
     }
 
     fn on(self, etcd: &Etcd) -> Self {
-        self.args(["--etcd-endpoints", etcd.endpoint()]).args(["--healthz-port", &crate::agent::HEALTH_PORT.to_string()])
+        self.at(etcd.endpoint())
+    }
+
+    fn at(self, endpoints: &str) -> Self {
+        self.args(["--etcd-endpoints", endpoints]).args(["--healthz-port", &crate::agent::HEALTH_PORT.to_string()])
     }
 
     /// With further arguments.
     #[must_use]
     pub fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Started by another program, which becomes it: `setpriv …`, or `strace …`.
+    #[must_use]
+    pub fn under<A: Into<String>>(mut self, command: impl IntoIterator<Item = A>) -> Self {
+        self.under = command.into_iter().map(Into::into).collect();
         self
     }
 

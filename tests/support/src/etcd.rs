@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,9 +56,12 @@ pub struct TlsFiles {
 #[derive(Debug)]
 struct Place {
     namespace: Option<Arc<Namespace>>,
+    name: String,
     listener: String,
     clients: String,
     peers: String,
+    /// All members, `name=URL` with commas between them.
+    cluster: String,
     files: TempDir,
 }
 
@@ -86,18 +89,58 @@ impl Etcd {
     }
 
     fn start(namespace: Option<Arc<Namespace>>, address: &str, (clients, peers): (u16, u16), options: EtcdOptions) -> Result<Self> {
-        let scheme = if options.tls.is_some() { "https" } else { "http" };
-        let place = Place {
-            namespace,
-            listener: format!("{address}:{clients}"),
-            clients: format!("{scheme}://{address}:{clients}"),
-            peers: format!("http://127.0.0.1:{peers}"),
-            files: new_files()?,
-        };
-        let mut etcd = Self { process: launch(&place, &options)?, place, options, asks_for_users: false };
+        let cluster = format!("lab=http://127.0.0.1:{peers}");
+        let mut etcd = Self::member("lab", namespace, address, (clients, peers), cluster, options)?;
         etcd.wait_up()?;
         etcd.ask_for_users()?;
         Ok(etcd)
+    }
+
+    /// One of a cluster, which serves when it has met enough others.
+    pub(crate) fn member(
+        name: &str,
+        namespace: Option<Arc<Namespace>>,
+        address: &str,
+        (clients, peers): (u16, u16),
+        cluster: String,
+        options: EtcdOptions,
+    ) -> Result<Self> {
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let place = Place {
+            namespace,
+            name: name.to_owned(),
+            listener: format!("{address}:{clients}"),
+            clients: format!("{scheme}://{address}:{clients}"),
+            peers: format!("http://127.0.0.1:{peers}"),
+            cluster,
+            files: new_files()?,
+        };
+        Ok(Self { process: launch(&place, &options)?, place, options, asks_for_users: false })
+    }
+
+    /// Writes all it has to a file, which goes with `self`.
+    ///
+    /// # Errors
+    /// When etcdctl fails.
+    pub fn snapshot(&self) -> Result<PathBuf> {
+        let file = self.place.files.path().join("snapshot");
+        self.ctl(&["snapshot", "save", &file.display().to_string()])?;
+        Ok(file)
+    }
+
+    /// Starts it again with what a snapshot holds: a backup that was restored.
+    ///
+    /// # Errors
+    /// When etcdctl fails, or it does not start.
+    pub fn restart_from(&mut self, snapshot: &Path) -> Result<()> {
+        self.process.end(Signal::SIGTERM, END)?;
+        let data = self.place.files.path().join("data");
+        std::fs::remove_dir_all(&data)?;
+        let Place { name, peers, cluster, .. } = &self.place;
+        let (snapshot, data) = (snapshot.display().to_string(), data.display().to_string());
+        let member = ["--name", name, "--initial-cluster", cluster, "--initial-advertise-peer-urls", peers, "--data-dir", &data];
+        self.ctl(&[&["snapshot", "restore", &snapshot][..], &member].concat())?;
+        self.restart()
     }
 
     /// The URL for clients.
@@ -157,6 +200,11 @@ impl Etcd {
     /// # Errors
     /// When it fails: with what it said.
     pub fn ctl(&self, args: &[&str]) -> Result<String> {
+        output(self.ctl_command()?.args(args))
+    }
+
+    /// etcdctl with all but its arguments.
+    pub(crate) fn ctl_command(&self) -> Result<Command> {
         let mut command = program(&self.place, "etcdctl")?;
         command.env("ETCDCTL_API", "3").args(["--endpoints", self.endpoint()]);
         if let Some(TlsFiles { ca, cert, key, ask_clients }) = &self.options.tls {
@@ -168,7 +216,7 @@ impl Etcd {
         if let (true, Some((user, password))) = (self.asks_for_users, &self.options.user) {
             command.arg("--user").arg(format!("{user}:{password}"));
         }
-        output(command.args(args))
+        Ok(command)
     }
 
     /// etcd asks for users once there is one called root; the wanted one gets all rights too.
@@ -183,7 +231,7 @@ impl Etcd {
         Ok(())
     }
 
-    fn wait_up(&mut self) -> Result<()> {
+    pub(crate) fn wait_up(&mut self) -> Result<()> {
         let log = self.place.files.path().join("log");
         let mut ended = None;
         wait_for("etcd to serve", START, || {
@@ -205,13 +253,14 @@ fn new_files() -> Result<TempDir> {
 }
 
 fn launch(place: &Place, options: &EtcdOptions) -> Result<Process> {
-    let Place { namespace: _, listener: _, clients, peers, files } = place;
+    let Place { namespace: _, name, listener: _, clients, peers, cluster, files } = place;
     let mut command = program(place, "etcd")?;
-    command.args(["--name", "lab", "--listen-client-urls", clients, "--advertise-client-urls", clients]);
+    command.args(["--name", name, "--listen-client-urls", clients, "--advertise-client-urls", clients]);
     command.args(["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]);
     // With nobody to elect but itself, a member need not wait a second before it does. Five heartbeats are the least.
-    command.args(["--heartbeat-interval", "10", "--election-timeout", "50"]);
-    command.args(["--initial-cluster", &format!("lab={peers}"), "--data-dir"]).arg(files.path().join("data"));
+    let (heartbeat, election) = if cluster.contains(',') { ("100", "1000") } else { ("10", "50") };
+    command.args(["--heartbeat-interval", heartbeat, "--election-timeout", election]);
+    command.args(["--initial-cluster", cluster, "--data-dir"]).arg(files.path().join("data"));
     if let Some(TlsFiles { ca, cert, key, ask_clients }) = &options.tls {
         command.arg("--cert-file").arg(cert).arg("--key-file").arg(key);
         if *ask_clients {

@@ -63,8 +63,10 @@ impl Lab {
             "not in a sandbox, where nothing of the machine can be touched: run this by `make test` or `make demo`, or by `tests/support/sandbox COMMAND`"
         );
         let switch = Namespace::new("switch", "")?;
+        // With an address of its own: a bridge without one takes the lowest of its ports', another one whenever a host is
+        // plugged in, and the hosts that are there already would speak to the old one until they ask anew.
         switch.ip_batch(&format!(
-            "link add br0 mtu {} type bridge\n\
+            "link add br0 address 02:00:00:00:ff:fe mtu {} type bridge\n\
              addr add {}/24 dev br0\n\
              addr add {}/64 dev br0 nodad\n\
              link set br0 up\n",

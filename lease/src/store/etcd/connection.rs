@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use etcd_client::Client;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::failure::Failure;
@@ -16,12 +16,16 @@ use super::options::Settings;
 use crate::rng::{Backoff, Rng};
 use crate::store::Health;
 
-/// How long one attempt of a call may take, connection and login included. etcd answers in milliseconds; an election
-/// takes one to two seconds (`--election-timeout` 1 s).
-pub(super) const ATTEMPT_DEADLINE: Duration = Duration::from_secs(4);
+/// How long one attempt of a call may take at first, connection and login included. etcd answers in milliseconds; an
+/// election takes one to two seconds (`--election-timeout` 1 s).
+const FIRST_PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long a call may take with all its attempts: three that hang. Its caller tries again in its own time.
-const CALL_DEADLINE: Duration = Duration::from_secs(12);
+/// And how long when no endpoint has answered in less: a store that takes 5 s for everything, three times in a row.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(16);
+
+/// How long a call may take with all its attempts: three that hang, each with twice the patience. Its caller tries again
+/// in its own time.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The pause after the first failed attempt, and the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     pub(super) settings: Settings,
     slot: Mutex<Slot>,
+    patience: Mutex<Patience>,
     health: watch::Sender<Health>,
 }
 
@@ -49,6 +54,14 @@ impl std::fmt::Debug for Slot {
     }
 }
 
+/// How long an answer is waited for. It grows while no endpoint answers, and shrinks with the answers that come.
+#[derive(Debug)]
+struct Patience {
+    now: Duration,
+    /// How many attempts in a row took longer.
+    exceeded: usize,
+}
+
 /// A client, and the number of the connection that it stands for.
 #[derive(Clone)]
 pub(super) struct Numbered {
@@ -63,7 +76,12 @@ impl Connection {
     pub(super) fn new(settings: Settings) -> Self {
         // Hosts that begin together begin at different endpoints.
         let endpoint = Rng::from_entropy().below(settings.endpoints.len());
-        Self { settings, slot: Mutex::new(Slot { endpoint, ..Slot::default() }), health: watch::Sender::new(Health::Unknown) }
+        Self {
+            settings,
+            slot: Mutex::new(Slot { endpoint, ..Slot::default() }),
+            patience: Mutex::new(Patience { now: FIRST_PATIENCE, exceeded: 0 }),
+            health: watch::Sender::new(Health::Unknown),
+        }
     }
 
     pub(super) fn health(&self) -> watch::Receiver<Health> {
@@ -111,10 +129,37 @@ impl Connection {
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
         let Numbered { client, number } = self.client().await?;
-        match timeout(ATTEMPT_DEADLINE, call(client)).await {
+        match self.in_time(call(client)).await {
             Ok(result) => result.map_err(|error| (Some(number), self.at_endpoint(error.into()))),
-            Err(_) => Err((Some(number), self.at_endpoint(no_answer()))),
+            Err(no_answer) => Err((Some(number), self.at_endpoint(no_answer))),
         }
+    }
+
+    /// Waits for an answer as long as our patience lasts.
+    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
+        let (patience, asked) = (self.patience().now, Instant::now());
+        let answer = timeout(patience, answer).await;
+        let mut ours = self.patience();
+        match answer {
+            Ok(answer) => {
+                *ours = Patience { now: (asked.elapsed() * 3).clamp(FIRST_PATIENCE, LONGEST_PATIENCE), exceeded: 0 };
+                Ok(answer)
+            }
+            Err(_) => {
+                let failure = Failure::Unreachable(format!("no answer within {} s", patience.as_secs()));
+                ours.exceeded += 1;
+                // Several calls may have waited side by side: only one of them counts.
+                if ours.exceeded >= self.settings.endpoints.len() && ours.now <= patience {
+                    *ours = Patience { now: (patience * 2).min(LONGEST_PATIENCE), exceeded: 0 };
+                    self.is_down(&failure);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn patience(&self) -> std::sync::MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection in use, or a new one.
@@ -126,8 +171,8 @@ impl Connection {
             }
             (slot.number, slot.without_login)
         };
-        let connecting = Client::connect([self.endpoint()], Some(self.settings.connect_options(!without_login)));
-        let client = match timeout(ATTEMPT_DEADLINE, connecting).await {
+        let connecting = Client::connect([self.endpoint()], Some(self.settings.connect_options(!without_login, self.patience().now)));
+        let client = match self.in_time(connecting).await {
             Ok(Ok(client)) => client,
             Ok(Err(error)) => match Failure::from(error) {
                 // As etcd's own clients do: the user is no use to this server, and no harm.
@@ -138,7 +183,7 @@ impl Connection {
                 // A login that ran into a dead server, as far as one can know.
                 failure => return Err((Some(number), self.at_endpoint(failure))),
             },
-            Err(_) => return Err((Some(number), self.at_endpoint(no_answer()))),
+            Err(no_answer) => return Err((Some(number), self.at_endpoint(no_answer))),
         };
         let mut slot = self.slot();
         if slot.number == number && slot.client.is_none() {
@@ -213,8 +258,4 @@ impl Connection {
         // It is whole between any two statements, whoever panicked.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-pub(super) fn no_answer() -> Failure {
-    Failure::Unreachable(format!("no answer within {} s", ATTEMPT_DEADLINE.as_secs()))
 }

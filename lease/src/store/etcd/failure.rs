@@ -1,5 +1,7 @@
 //! What a failed call to etcd means for the next one.
 
+use std::error::Error as StdError;
+
 use etcd_client::Error;
 
 use crate::store::StoreError;
@@ -35,13 +37,31 @@ pub(super) enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::GRpcStatus(status) => Self::from_status(i32::from(status.code()), status.message()),
+            Error::GRpcStatus(status) => match Self::from_status(i32::from(status.code()), status.message()) {
+                Self::Unreachable(text) => Self::Unreachable(with_causes(text, status.source())),
+                other => other,
+            },
             Error::LeaseKeepAliveError(text) if text.contains("lease not found") => Self::LeaseGone,
             Error::InvalidArgs(text) => Self::Protocol(text),
             Error::InvalidUri(error) => Self::Protocol(error.to_string()),
-            other => Self::Unreachable(other.to_string()),
+            Error::TransportError(error) => Self::Unreachable(with_causes(error.to_string(), error.source())),
+            other => Self::Unreachable(with_causes(other.to_string(), other.source())),
         }
     }
+}
+
+/// The text and what caused it, down to the ground: "connection refused" is what a person needs. Each is told once, since
+/// many libraries repeat the cause in their own text.
+fn with_causes(text: String, cause: Option<&(dyn StdError + 'static)>) -> String {
+    let (mut told, mut next) = (text, cause);
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+        next = error.source();
+    }
+    told
 }
 
 impl Failure {

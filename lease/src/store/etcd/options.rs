@@ -2,21 +2,20 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{ConnectOptions, TlsOptions};
+use tracing::warn;
 
 use super::pem::{self, PemError};
 
-/// How long a TCP connection and its TLS handshake may take. Within one attempt of a call.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a TCP connection and its TLS handshake may take. The attempt of a call that it is for mostly ends before.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
 
-/// How often the connection is probed by HTTP/2 pings. etcd cuts connections that ping more often than it likes, every 2 s
-/// for one; at 10 s and above it never did, and a hung server is still found within a quarter of a minute.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long the answer to such a ping may take.
-const PING_DEADLINE: Duration = Duration::from_secs(5);
+/// How often the connection is probed by HTTP/2 pings. etcd cuts connections that ping more often than every 5 s
+/// (`--grpc-keepalive-min-time`).
+const PING_INTERVAL: Duration = Duration::from_secs(6);
 
 /// How etcd is reached.
 #[derive(Debug, Clone, Default)]
@@ -39,23 +38,35 @@ pub struct EtcdOptions {
 
 /// A password. It prints as dots.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    text: String,
+    /// Where it stands: read again for every login.
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     /// The password itself.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self(text)
+        Self { text, file: None }
     }
 
-    /// What a file holds, without the line's end.
+    /// What a file holds, without the line's end. It is read again whenever it is needed.
     ///
     /// # Errors
     /// [`OptionsError::Password`] naming the file.
     pub fn from_file(path: &Path) -> Result<Self, OptionsError> {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| OptionsError::Password { file: path.to_owned(), reason: error.to_string() })?;
-        Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned()))
+        let wrong = |reason| OptionsError::Password { file: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let text = text.trim_end_matches(['\r', '\n']).to_owned();
+        if text.is_empty() {
+            return Err(wrong("it is empty".to_owned()));
+        }
+        Ok(Self { text, file: Some(path.to_owned()) })
+    }
+
+    fn again(&self) -> Result<Self, OptionsError> {
+        self.file.as_deref().map_or_else(|| Ok(self.clone()), Self::from_file)
     }
 }
 
@@ -106,23 +117,93 @@ pub enum OptionsError {
     },
 }
 
-/// The options, checked and in the client's terms.
+/// The options, checked. What stands in files is read anew for every connection, since certificates and passwords change
+/// while we run.
 pub(super) struct Settings {
     /// At least one, each with its scheme.
     pub(super) endpoints: Vec<String>,
     pub(super) prefix: String,
-    pub(super) connect: ConnectOptions,
-    pub(super) login: Option<(String, Secret)>,
+    tls: Option<TlsPaths>,
+    user: Option<String>,
+    password: Option<Secret>,
+    /// What was read last and was whole: a file that is being written is no reason to lose the store.
+    last_good: Mutex<Secrets>,
+    /// What is the matter with the files now, so that it is told once.
+    trouble: Mutex<Option<String>>,
+}
+
+/// The TLS files. Without authorities the system's own serve.
+#[derive(Debug)]
+struct TlsPaths {
+    ca: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// What the files hold.
+#[derive(Clone)]
+struct Secrets {
+    tls: Option<TlsOptions>,
+    login: Option<(String, Secret)>,
 }
 
 impl Settings {
-    /// The client's options; with a token unless the server turned out to know no users.
-    pub(super) fn connect_options(&self, with_login: bool) -> ConnectOptions {
-        match &self.login {
-            Some((user, Secret(password))) if with_login => self.connect.clone().with_user(user, password),
-            Some(_) | None => self.connect.clone(),
+    /// The client's options; with a token unless the server turned out to know no users. A connection that answers no ping
+    /// for three quarters of our patience is dead.
+    pub(super) fn connect_options(&self, with_login: bool, patience: Duration) -> ConnectOptions {
+        let Secrets { tls, login } = self.secrets();
+        let connect = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_DEADLINE)
+            .with_keep_alive(PING_INTERVAL, patience * 3 / 4)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        let connect = tls.into_iter().fold(connect, ConnectOptions::with_tls);
+        match login {
+            Some((user, password)) if with_login => connect.with_user(user, password.text),
+            Some(_) | None => connect,
         }
     }
+
+    /// What the files hold now, or held when they were whole last.
+    fn secrets(&self) -> Secrets {
+        let mut good = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match read(self.tls.as_ref(), self.user.as_ref(), self.password.as_ref()) {
+            Ok(secrets) => {
+                *good = secrets;
+                *trouble = None;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if trouble.as_ref() != Some(&text) {
+                    warn!(error = text, "what was read before is used for etcd");
+                    *trouble = Some(text);
+                }
+            }
+        }
+        good.clone()
+    }
+}
+
+/// Reads the files.
+fn read(tls: Option<&TlsPaths>, user: Option<&String>, password: Option<&Secret>) -> Result<Secrets, OptionsError> {
+    let tls = match tls {
+        Some(TlsPaths { ca, identity }) => {
+            let tls = match ca {
+                Some(ca) => TlsOptions::new().ca_certificate(pem::authorities(ca)?),
+                None => TlsOptions::new().with_native_roots(),
+            };
+            let identity = identity.as_ref().map(|(cert, key)| pem::identity(cert, key)).transpose()?;
+            Some(identity.into_iter().fold(tls, TlsOptions::identity))
+        }
+        None => None,
+    };
+    let login = match (user, password) {
+        (Some(user), Some(password)) => Some((user.clone(), password.again()?)),
+        (None, None) => None,
+        (Some(_), None) => return Err(OptionsError::NoPassword),
+        (None, Some(_)) => return Err(OptionsError::NoUser),
+    };
+    Ok(Secrets { tls, login })
 }
 
 impl fmt::Debug for Settings {
@@ -135,15 +216,15 @@ impl EtcdOptions {
     pub(super) fn check(self) -> Result<Settings, OptionsError> {
         let Self { endpoints, prefix, ca_file, cert_file, key_file, username, password } = self;
         let identity = match (cert_file, key_file) {
-            (Some(cert), Some(key)) => Some(pem::identity(&cert, &key)?),
+            (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
             (Some(_), None) => return Err(OptionsError::HalfIdentity { given: "certificate", missing: "key" }),
             (None, Some(_)) => return Err(OptionsError::HalfIdentity { given: "key", missing: "certificate" }),
         };
-        let authorities = ca_file.as_deref().map(pem::authorities).transpose()?;
+        let files = TlsPaths { ca: ca_file, identity };
         // With http:// throughout, the files are of no use; flanneld takes that, and the caller has said so.
         let plain = endpoints.iter().all(|endpoint| endpoint.trim().starts_with("http://"));
-        let tls_wanted = !plain && (identity.is_some() || authorities.is_some());
+        let tls_wanted = !plain && (files.identity.is_some() || files.ca.is_some());
         let endpoints: Vec<String> = endpoints
             .iter()
             .map(|endpoint| endpoint.trim())
@@ -153,26 +234,15 @@ impl EtcdOptions {
         if endpoints.is_empty() {
             return Err(OptionsError::NoEndpoint);
         }
-        let mut connect = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_DEADLINE)
-            .with_keep_alive(PING_INTERVAL, PING_DEADLINE)
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true);
-        if endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
-            let tls = TlsOptions::new();
-            let tls = match authorities {
-                Some(authorities) => tls.ca_certificate(authorities),
-                None => tls.with_native_roots(),
-            };
-            connect = connect.with_tls(identity.into_iter().fold(tls, TlsOptions::identity));
-        }
-        let login = match (username.filter(|user| !user.is_empty()), password.filter(|password| !password.0.is_empty())) {
-            (Some(user), Some(password)) => Some((user, password)),
-            (None, None) => None,
-            (Some(_), None) => return Err(OptionsError::NoPassword),
-            (None, Some(_)) => return Err(OptionsError::NoUser),
-        };
-        Ok(Settings { endpoints, prefix: prefix.trim_end_matches('/').to_owned(), connect, login })
+        // Files that are of no use are looked at all the same: a mistake in them is named at once.
+        let encrypted = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        let user = username.filter(|user| !user.is_empty());
+        let password = password.filter(|password| !password.text.is_empty());
+        let Secrets { tls, login } = read(Some(&files), user.as_ref(), password.as_ref())?;
+        let last_good = Mutex::new(Secrets { tls: tls.filter(|_| encrypted), login });
+        let tls = encrypted.then_some(files);
+        let prefix = prefix.trim_end_matches('/').to_owned();
+        Ok(Settings { endpoints, prefix, tls, user, password, last_good, trouble: Mutex::default() })
     }
 }
 

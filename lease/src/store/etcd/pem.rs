@@ -7,6 +7,8 @@ use etcd_client::{Certificate, Identity};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::Denied;
+
 /// A TLS file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS file {}: {reason}", file.display())]
@@ -48,7 +50,7 @@ fn certificates(file: &Path) -> Result<Vec<u8>, PemError> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, PemError> {
-    std::fs::read(file).map_err(|error| unusable(file, &error.to_string()))
+    std::fs::read(file).map_err(|error| unusable(file, &format!("{error}{}", Denied::of(file, &error))))
 }
 
 fn unusable(file: &Path, reason: &str) -> PemError {

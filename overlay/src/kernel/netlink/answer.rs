@@ -18,7 +18,7 @@ const TEXT: u16 = 1;
 const HEADER: usize = 16;
 
 /// What a message is to the one who asked.
-pub(super) enum Answer<'a> {
+pub(crate) enum Answer<'a> {
     /// A part of what was asked for.
     Part(Message<'a>),
     /// All of it has come.
@@ -31,10 +31,10 @@ pub(super) enum Answer<'a> {
 
 /// Why the kernel refused a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) errno: Errno,
+pub(crate) struct Refusal {
+    pub(crate) errno: Errno,
     /// The kernel's extended text; often empty.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 impl Refusal {
@@ -44,7 +44,7 @@ impl Refusal {
     }
 
     /// The error as the kernel words it: `network is unreachable (Nexthop has invalid gateway)`.
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         let Self { errno, text } = self;
         let name = errno.desc();
         let mut letters = name.chars();
@@ -53,7 +53,7 @@ impl Refusal {
     }
 
     /// As the error of a request that should not fail.
-    pub(super) fn into_error(self, call: &'static str) -> KernelError {
+    pub(crate) fn into_error(self, call: &'static str) -> KernelError {
         match self.errno {
             Errno::EPERM | Errno::EACCES => KernelError::Permission { call, capability: "CAP_NET_ADMIN" },
             _ => KernelError::Protocol { call, reason: self.reason() },
@@ -62,7 +62,7 @@ impl Refusal {
 }
 
 /// Reads an answer. A part is left to be decoded by who knows whether it is of concern.
-pub(super) fn read(message: Message<'_>) -> Result<Answer<'_>, DecodeError> {
+pub(crate) fn read(message: Message<'_>) -> Result<Answer<'_>, DecodeError> {
     if message.message_type() >= RTM_NEWLINK {
         return Ok(Answer::Part(message));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::btree_map;
 
-use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR};
+use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
@@ -82,6 +82,27 @@ impl What {
     }
 }
 
+/// A request for a dump, and the way to whom it is put.
+pub(crate) struct Question {
+    call: &'static str,
+    open: fn() -> Result<Socket, KernelError>,
+    request: Vec<u8>,
+}
+
+impl Question {
+    fn of(what: What) -> Self {
+        Self { call: what.call(), open: Socket::for_requests, request: Batch::of(what.request(), NLM_F_DUMP, SEQ).bytes().to_vec() }
+    }
+
+    /// One to nf_tables: the request is made with these flags and this number.
+    pub(crate) fn of_filter(call: &'static str, request: impl FnOnce(u16, u32) -> Vec<u8>) -> Self {
+        Self { call, open: || Socket::for_filter(DUMP_REQUEST), request: request(NLM_F_REQUEST | NLM_F_DUMP, SEQ) }
+    }
+}
+
+/// Room for one request, which is a few names long (bytes).
+const DUMP_REQUEST: usize = 4096;
+
 /// Each dump has a socket of its own, so there is nothing to tell its answers from.
 const SEQ: u32 = 1;
 
@@ -97,10 +118,19 @@ enum Broken {
 pub(super) async fn dump<T: Default>(
     what: What,
     into: &mut T,
+    part: impl FnMut(&mut T, &Message<'_>) -> Result<(), DecodeError>,
+) -> Result<(), KernelError> {
+    ask(&Question::of(what), into, part).await
+}
+
+/// Asks a question again until a dump comes whole, or none can be had.
+pub(crate) async fn ask<T: Default>(
+    question: &Question,
+    into: &mut T,
     mut part: impl FnMut(&mut T, &Message<'_>) -> Result<(), DecodeError>,
 ) -> Result<(), KernelError> {
     for _ in 0..TRIES {
-        match once(what, into, &mut part).await {
+        match once(question, into, &mut part).await {
             Ok(()) => return Ok(()),
             Err(Broken::Interrupted) => {}
             // The device went away meanwhile, so nothing hangs on it; or the table has never had a route.
@@ -108,18 +138,22 @@ pub(super) async fn dump<T: Default>(
                 *into = T::default();
                 return Ok(());
             }
-            Err(Broken::Refused(refusal)) => return Err(refusal.into_error(what.call())),
+            Err(Broken::Refused(refusal)) => return Err(refusal.into_error(question.call)),
             Err(Broken::Failed(error)) => return Err(error),
         }
         *into = T::default();
     }
-    Err(protocol(what.call(), "interrupted again and again by changes"))
+    Err(protocol(question.call, "interrupted again and again by changes"))
 }
 
-async fn once<T>(what: What, into: &mut T, part: &mut impl FnMut(&mut T, &Message<'_>) -> Result<(), DecodeError>) -> Result<(), Broken> {
-    let call = what.call();
-    let mut socket = Socket::for_requests().map_err(Broken::Failed)?;
-    socket.send(call, Batch::of(what.request(), NLM_F_DUMP, SEQ).bytes()).await.map_err(Broken::Failed)?;
+async fn once<T>(
+    question: &Question,
+    into: &mut T,
+    part: &mut impl FnMut(&mut T, &Message<'_>) -> Result<(), DecodeError>,
+) -> Result<(), Broken> {
+    let Question { call, open, request } = question;
+    let mut socket = open().map_err(Broken::Failed)?;
+    socket.send(call, request).await.map_err(Broken::Failed)?;
     let mut interrupted = false;
     loop {
         let Received::Datagram(datagram) = socket.receive(call).await.map_err(Broken::Failed)? else { return Err(Broken::Interrupted) };

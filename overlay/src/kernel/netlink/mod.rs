@@ -27,12 +27,15 @@ use self::explain::{Verdict, verdict};
 use self::link::Link;
 use self::napi::Ear;
 use self::requests::{MAX_MESSAGES, Requests};
-use self::socket::{Received, Socket};
+pub(crate) use self::socket::{Received, Socket};
 use crate::kernel::{Event, Failure, Kernel, KernelError, Scope, errno_number};
 use crate::{Device, IfIndex, Key, Observed, Op};
 
+pub(crate) use self::answer::{Answer, Refusal, read as read_answer};
+pub(crate) use self::dump::{Question, ask};
 pub(crate) use self::events::Watch;
 pub(crate) use self::interfaces::read as read_interfaces;
+pub(crate) use self::wire::{Message, Messages};
 
 const EVENTS: &str = "read the kernel's notifications";
 

@@ -1,11 +1,11 @@
-//! A route netlink socket: how it is opened, sent to and read from, with a deadline on each await.
+//! A netlink socket: how it is opened, sent to and read from, with a deadline on each await.
 
 use std::io;
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
 
 use crate::kernel::KernelError;
@@ -21,20 +21,46 @@ const DATAGRAM: usize = 64 * 1024;
 const EVENT_BUFFER: usize = 16 * 1024 * 1024;
 
 /// A socket, and the datagram that was read last.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     inner: TokioSocket,
     datagram: Vec<u8>,
 }
 
 impl Socket {
     /// For requests, and dumps with filters (strict checking).
-    pub(super) fn for_requests() -> Result<Self, KernelError> {
-        Self::open(&[]).map_err(io_error("open a netlink socket"))
+    pub(crate) fn for_requests() -> Result<Self, KernelError> {
+        Self::open(NETLINK_ROUTE, &[]).map_err(io_error("open a netlink socket"))
     }
 
     /// For the notifications of these multicast groups.
-    pub(super) fn for_events(groups: &[MulticastGroup]) -> Result<Self, KernelError> {
-        let socket = Self::open(groups).map_err(io_error("subscribe to the kernel's notifications"))?;
+    pub(crate) fn for_events(groups: &[MulticastGroup]) -> Result<Self, KernelError> {
+        let groups: Vec<u32> = groups.iter().copied().map(number).collect();
+        Self::events(NETLINK_ROUTE, &groups)
+    }
+
+    /// For transactions on the filter of at most so many bytes, and its dumps. As with the receive buffer, the system's limit holds
+    /// where we have no rights over the initial user namespace.
+    pub(crate) fn for_filter(transaction: usize) -> Result<Self, KernelError> {
+        let socket = Self::open(NETLINK_NETFILTER, &[]).map_err(io_error("open a socket to nf_tables"))?;
+        if setsockopt(socket.inner.socket_ref(), sockopt::SndBufForce, &transaction).is_err() {
+            let _ = setsockopt(socket.inner.socket_ref(), sockopt::SndBuf, &transaction);
+        }
+        Ok(socket)
+    }
+
+    /// For the notifications of a group of nfnetlink.
+    pub(crate) fn for_filter_events(group: u32) -> Result<Self, KernelError> {
+        Self::events(NETLINK_NETFILTER, &[group])
+    }
+
+    /// The longest datagram that the send buffer takes: the kernel keeps some of it for itself (`netlink_sendmsg`,
+    /// net/netlink/af_netlink.c, v6.18).
+    pub(crate) fn largest(&self) -> usize {
+        getsockopt(self.inner.socket_ref(), sockopt::SndBuf).map_or(DATAGRAM, |buffer| buffer / 2)
+    }
+
+    fn events(protocol: isize, groups: &[u32]) -> Result<Self, KernelError> {
+        let socket = Self::open(protocol, groups).map_err(io_error("subscribe to the kernel's notifications"))?;
         // Beyond the system's limit only with CAP_NET_ADMIN over the initial user namespace; else as much as that limit allows.
         // Neither is needed: a buffer that overruns costs one more dump.
         if setsockopt(socket.inner.socket_ref(), sockopt::RcvBufForce, &EVENT_BUFFER).is_err() {
@@ -43,8 +69,8 @@ impl Socket {
         Ok(socket)
     }
 
-    fn open(groups: &[MulticastGroup]) -> io::Result<Self> {
-        let mut inner = TokioSocket::new(NETLINK_ROUTE)?;
+    fn open(protocol: isize, groups: &[u32]) -> io::Result<Self> {
+        let mut inner = TokioSocket::new(protocol)?;
         let socket = inner.socket_mut();
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -52,20 +78,20 @@ impl Socket {
         socket.set_ext_ack(true)?;
         socket.set_netlink_get_strict_chk(true)?;
         for group in groups {
-            socket.add_membership(number(*group))?;
+            socket.add_membership(*group)?;
         }
         Ok(Self { inner, datagram: Vec::with_capacity(DATAGRAM) })
     }
 
     /// Its port: what it does is told under this number.
-    pub(super) fn port(&self) -> Result<u32, KernelError> {
+    pub(crate) fn port(&self) -> Result<u32, KernelError> {
         let mut address = SocketAddr::new(0, 0);
         self.inner.socket_ref().get_address(&mut address).map_err(io_error("name a netlink socket"))?;
         Ok(address.port_number())
     }
 
     /// Sends one datagram. The kernel works it off before this returns.
-    pub(super) async fn send(&mut self, call: &'static str, bytes: &[u8]) -> Result<(), KernelError> {
+    pub(crate) async fn send(&mut self, call: &'static str, bytes: &[u8]) -> Result<(), KernelError> {
         match tokio::time::timeout(ANSWER, self.inner.send(bytes)).await {
             Ok(sent) => sent.map(|_| ()).map_err(io_error(call)),
             Err(_) => Err(timeout(call)),
@@ -73,7 +99,7 @@ impl Socket {
     }
 
     /// Reads the next datagram.
-    pub(super) async fn receive(&mut self, call: &'static str) -> Result<Received<'_>, KernelError> {
+    pub(crate) async fn receive(&mut self, call: &'static str) -> Result<Received<'_>, KernelError> {
         match tokio::time::timeout(ANSWER, self.wait(call)).await {
             Ok(received) => received,
             Err(_) => Err(timeout(call)),
@@ -81,14 +107,14 @@ impl Socket {
     }
 
     /// Waits for the next datagram for as long as it takes. Cancel safe: it is read in one piece or not at all.
-    pub(super) async fn wait(&mut self, call: &'static str) -> Result<Received<'_>, KernelError> {
+    pub(crate) async fn wait(&mut self, call: &'static str) -> Result<Received<'_>, KernelError> {
         self.datagram.clear();
         let read = self.inner.recv(&mut self.datagram).await;
         received(call, read, &self.datagram)
     }
 
     /// Reads the next datagram if there is one.
-    pub(super) fn take(&mut self, call: &'static str) -> Result<Option<Received<'_>>, KernelError> {
+    pub(crate) fn take(&mut self, call: &'static str) -> Result<Option<Received<'_>>, KernelError> {
         self.datagram.clear();
         match self.inner.socket_ref().recv(&mut self.datagram, 0) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -98,7 +124,7 @@ impl Socket {
 }
 
 /// What a read came back with.
-pub(super) enum Received<'a> {
+pub(crate) enum Received<'a> {
     Datagram(&'a [u8]),
     /// Messages were lost: the socket's buffer was full (`ENOBUFS`).
     Overrun,

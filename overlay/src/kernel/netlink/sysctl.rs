@@ -6,7 +6,8 @@ use std::io;
 use netlink_packet_core::{DecodeError, NlasIterator, parse_i32};
 use netlink_packet_route::AddressFamily;
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, access};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 
 use super::wire::Message;
 use crate::Op;
@@ -64,9 +65,10 @@ pub(super) fn write(op: &Op, device: &str) -> Option<Result<(), Unwritten>> {
     }
 }
 
-/// Whether the device's setting can be written.
+/// Whether the device's setting can be written, by the rights in force: those of a user other than root who has CAP_NET_ADMIN
+/// count for nothing otherwise (access(2)).
 pub(super) fn can_set_accept_ra(device: &str) -> bool {
-    access(accept_ra_path(device).as_str(), AccessFlags::W_OK).is_ok()
+    faccessat(AT_FDCWD, accept_ra_path(device).as_str(), AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
 }
 
 fn accept_ra_path(device: &str) -> String {

@@ -1,9 +1,14 @@
 //! The families of faults, in the order in which they run.
 
 mod boot;
+mod differential;
 mod fight;
 mod healing;
+mod hostile;
+mod leases;
 mod restart;
+mod security;
+mod store;
 mod storm;
 mod underlay;
 
@@ -28,4 +33,9 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "fight", run: fight::run },
     Family { name: "restart", run: restart::run },
     Family { name: "boot", run: boot::run },
+    Family { name: "store", run: store::run },
+    Family { name: "leases", run: leases::run },
+    Family { name: "hostile", run: hostile::run },
+    Family { name: "differential", run: differential::run },
+    Family { name: "security", run: security::run },
 ];

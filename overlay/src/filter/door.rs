@@ -1,0 +1,176 @@
+//! The way to the kernel's nf_tables: transactions, dumps of our table, notifications.
+
+use nix::errno::Errno;
+
+use super::message::{GETCHAIN, GETRULE, GETSET, GETTABLE, Heard, Request, Seen, del_table, get_elements, heard, table_of, transaction};
+use crate::kernel::{Answer, KernelError, Message, Messages, Question, Received, Refusal, Socket, ask, read_answer};
+
+const TRANSACTION: &str = "change the filter table";
+const LOOK: &str = "dump the filter table";
+const EVENTS: &str = "read nf_tables' notifications";
+
+/// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h, v6.18).
+const GROUP: u32 = 7;
+
+/// What a transaction may be at most, so that a mistake is no endless buffer: some 100 000 peers.
+const LARGEST: usize = 8 * 1024 * 1024;
+
+/// Two sockets: requests and notifications.
+pub(super) struct Door {
+    table: String,
+    requests: Socket,
+    events: Socket,
+    number: u32,
+    port: u32,
+}
+
+impl Door {
+    /// Opens the sockets in the calling thread's network namespace. Notifications are kept from now on.
+    pub(super) fn open(table: String) -> Result<Self, KernelError> {
+        let events = Socket::for_filter_events(GROUP)?;
+        let requests = Socket::for_filter(LARGEST)?;
+        Ok(Self { table, port: requests.port()?, requests, events, number: 0 })
+    }
+
+    /// The socket's number that the kernel knows our changes by.
+    pub(super) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sends requests: as one transaction, or where the send buffer cannot be made large enough for it as several, in their order.
+    pub(super) async fn change(&mut self, requests: &[Request]) -> Result<Result<(), Refusal>, KernelError> {
+        let most = self.requests.largest();
+        let mut rest = requests;
+        while !rest.is_empty() {
+            let mut size = 0;
+            let fit = rest.iter().take_while(|request| {
+                size += request.len();
+                size < most
+            });
+            let (portion, behind) = rest.split_at(fit.count().max(1).min(rest.len()));
+            if let Err(refusal) = self.transact(portion).await? {
+                return Ok(Err(refusal));
+            }
+            rest = behind;
+        }
+        Ok(Ok(()))
+    }
+
+    async fn transact(&mut self, requests: &[Request]) -> Result<Result<(), Refusal>, KernelError> {
+        let first = self.number.wrapping_add(1);
+        let (datagram, last) = transaction(requests, first);
+        self.number = last.wrapping_add(1);
+        self.requests.send(TRANSACTION, &datagram).await?;
+        let mut refused = None;
+        loop {
+            let Received::Datagram(datagram) = self.requests.receive(TRANSACTION).await? else {
+                return Err(KernelError::Protocol { call: TRANSACTION, reason: "the answer was lost".to_owned() });
+            };
+            for message in Messages::new(datagram) {
+                let message = message.map_err(malformed(TRANSACTION))?;
+                let number = message.sequence_number();
+                if number.wrapping_sub(first) > last.wrapping_sub(first) {
+                    continue;
+                }
+                if let Answer::Refused(refusal) = read_answer(message).map_err(malformed(TRANSACTION))? {
+                    refused.get_or_insert(refusal);
+                }
+                // What concerns the transaction as a whole has the number of its begin.
+                if number == last || number == first {
+                    return Ok(refused.map_or(Ok(()), Err));
+                }
+            }
+        }
+    }
+
+    /// The table as it is, with or without its elements.
+    pub(super) async fn look(&mut self, elements: bool) -> Result<Seen, KernelError> {
+        let mut seen = Seen::default();
+        for kind in [GETTABLE, GETCHAIN, GETSET, GETRULE] {
+            self.dump(&Request::new(kind, 0, &self.table, |_| ()), &mut seen).await?;
+        }
+        if elements {
+            for set in seen.frame.sets.keys().cloned().collect::<Vec<_>>() {
+                self.dump(&get_elements(&self.table, &set), &mut seen).await?;
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn dump(&self, request: &Request, seen: &mut Seen) -> Result<(), KernelError> {
+        let part = whole(request).await?;
+        let mut messages = part.iter().flat_map(|bytes| Messages::new(bytes));
+        messages.try_for_each(|message| seen.take(&message?, &self.table)).map_err(malformed(LOOK))
+    }
+
+    /// Deletes the table. False if there was none.
+    pub(super) async fn remove(&mut self) -> Result<Result<bool, Refusal>, KernelError> {
+        Ok(match self.transact(&[del_table(&self.table)]).await? {
+            Ok(()) => Ok(true),
+            Err(Refusal { errno: Errno::ENOENT, .. }) => Ok(false),
+            Err(refusal) => Err(refusal),
+        })
+    }
+
+    /// Waits for a notification. Cancel safe: what is not returned is still in the socket.
+    pub(super) async fn wait(&mut self, heard: &mut Vec<Heard>) -> Result<(), KernelError> {
+        let received = self.events.wait(EVENTS).await?;
+        take_in(&received, &self.table, heard);
+        Ok(())
+    }
+
+    /// The notifications that are there already.
+    pub(super) fn take(&mut self, heard: &mut Vec<Heard>) -> Result<(), KernelError> {
+        while let Some(received) = self.events.take(EVENTS)? {
+            take_in(&received, &self.table, heard);
+        }
+        Ok(())
+    }
+}
+
+/// The names of all tables of our family.
+pub(super) async fn tables() -> Result<Vec<String>, KernelError> {
+    let part = whole(&Request::new(GETTABLE, 0, "", |_| ())).await?;
+    let names = part.iter().flat_map(|bytes| Messages::new(bytes)).map(|message| table_of(&message?));
+    Ok(names.collect::<Result<Vec<_>, _>>().map_err(malformed(LOOK))?.into_iter().flatten().collect())
+}
+
+/// A dump's messages, as bytes: one that is begun anew must not be taken in twice.
+async fn whole(request: &Request) -> Result<Vec<Vec<u8>>, KernelError> {
+    let question = Question::of_filter(LOOK, |flags, number| {
+        let mut datagram = Vec::new();
+        request.write(&mut datagram, flags, number);
+        datagram
+    });
+    let mut part = Vec::new();
+    ask(&question, &mut part, |part: &mut Vec<Vec<u8>>, message: &Message<'_>| {
+        // Its buffer goes on with the messages behind it.
+        let len = usize::try_from(message.length()).unwrap_or(usize::MAX);
+        part.push(message.buffer.get(..len).unwrap_or(message.buffer).to_vec());
+        Ok(())
+    })
+    .await?;
+    Ok(part)
+}
+
+fn take_in(received: &Received<'_>, table: &str, all: &mut Vec<Heard>) {
+    match received {
+        Received::Datagram(datagram) => datagram_says(datagram, table, all),
+        // What was lost may have been about our table.
+        Received::Overrun => all.push(Heard::Table),
+    }
+}
+
+/// What a datagram of notifications says of our table. One that cannot be read is as good as lost.
+pub(super) fn datagram_says(datagram: &[u8], table: &str, all: &mut Vec<Heard>) {
+    for message in Messages::new(datagram) {
+        match message.and_then(|message| heard(&message, table)) {
+            Ok(heard) => all.extend(heard),
+            Err(_) => all.push(Heard::Table),
+        }
+    }
+}
+
+fn malformed(call: &'static str) -> impl Fn(netlink_packet_core::DecodeError) -> KernelError {
+    move |error| KernelError::Protocol { call, reason: format!("a message of the kernel cannot be decoded: {error}") }
+}
