@@ -27,6 +27,8 @@ const MOST: u64 = 64 * 1024;
 /// The delay before the second report of a series, and before the tenth and all later ones.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LAST_DELAY: Duration = Duration::from_secs(30);
+/// What stays right for so long beyond the delay has one change less to its account.
+const FORGIVEN_AFTER: Duration = Duration::from_millis(500);
 /// A report that comes so long after the one before begins a new series.
 const CALM: Duration = Duration::from_secs(120);
 const _: () = assert!(CALM.as_secs() > 2 * LAST_DELAY.as_secs());
@@ -195,8 +197,12 @@ impl Pace {
         if calm {
             *self = Self::default();
         }
-        self.delay = if calm { FIRST_DELAY } else { (self.delay * 2).min(LAST_DELAY) };
-        self.in_a_row = self.in_a_row.saturating_add(1);
+        // Each calm moment beyond the delay takes back one doubling: undone now and then is no fight.
+        let quiet = now.saturating_duration_since(self.next()).as_millis() / FORGIVEN_AFTER.as_millis();
+        let forgiven = u32::try_from(quiet).unwrap_or(u32::MAX).min(self.in_a_row);
+        let delay = self.delay / 2_u32.saturating_pow(forgiven) * 2;
+        self.delay = delay.clamp(FIRST_DELAY, LAST_DELAY);
+        self.in_a_row = (self.in_a_row - forgiven).saturating_add(1);
         self.last = Some(now);
         self.in_a_row
     }
@@ -283,5 +289,15 @@ mod tests {
         assert!(delays.iter().take(1).all(Duration::is_zero) && delays.last() == Some(&LAST_DELAY), "{delays:?}");
         sleep(CALM * 2).await;
         assert_eq!(pace.report(Instant::now()), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_changed_now_and_then_is_told_at_once() {
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            assert!(pace.next() <= Instant::now(), "{pace:?}");
+            assert!(pace.report(Instant::now()) < 3, "{pace:?}");
+            sleep(FORGIVEN_AFTER * 2).await;
+        }
     }
 }

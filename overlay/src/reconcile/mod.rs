@@ -7,6 +7,7 @@
 //! It never deletes an entry before the peers are complete, and never touches anything but the VTEP and what hangs on it.
 
 mod batch;
+mod news;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,9 +17,8 @@ use lease::Subnet;
 
 use crate::desired::Desired;
 use crate::desired::Peer;
-use crate::device::{IfIndex, VtepSpec};
+use crate::device::VtepSpec;
 use crate::entry::{Aspect, Key, Matter};
-use crate::event::Event;
 use crate::kernel::{Kernel, KernelError};
 use crate::observed::Observed;
 use crate::peers::{Guard, Local, Notice, Peers};
@@ -215,27 +215,6 @@ impl<K: Kernel> Reconciler<K> {
         Ok(())
     }
 
-    /// The device has come back from where it lost neighbours and routes. That is one repair, not one for each of them; and one that has
-    /// to wait when somebody keeps doing it.
-    fn put_back_entries(&mut self, now: Instant) {
-        let entries = Matter(Key::Device, Aspect::Entries);
-        if self.is_settled() && self.retries.may_repair(entries, now) {
-            self.retries.repaired(entries, now);
-            self.retries.forgive();
-            self.compare(Cause::Wish);
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.desired.vtep().is_some_and(|spec| plan::is_settled(spec, &self.observed))
-    }
-
-    fn claim_name(&mut self) {
-        if self.is_settled() {
-            self.desired.vtep_stands();
-        }
-    }
-
     fn dump_is_due(&self, now: Instant) -> bool {
         self.dump_wanted && self.last_dump + DUMP_PAUSE <= now
     }
@@ -244,59 +223,6 @@ impl<K: Kernel> Reconciler<K> {
     fn compare(&mut self, cause: Cause) {
         for key in plan::differences(&self.desired, &self.observed) {
             look(&mut self.dirty, key, cause);
-        }
-    }
-
-    /// An interface that is gone stands in nobody's way any more: neither with its routes, nor as another VXLAN device.
-    fn way_is_free(&mut self, index: IfIndex) {
-        for key in self.observed.foreign.iter().filter(|(_, out)| **out == Some(index)).map(|(key, _)| Key::Route(*key)) {
-            look(&mut self.dirty, key, Cause::Wish);
-        }
-        if self.retries.is_refused(Key::Device) {
-            self.retries.forgive();
-            look(&mut self.dirty, Key::Device, Cause::Wish);
-        }
-    }
-
-    fn take_in(&mut self, events: &[Event]) {
-        let mut by = None;
-        for event in events {
-            let index_before = self.observed.device.as_ref().map(|device| device.index);
-            let settled_before = self.is_settled();
-            if let Event::Elsewhere(index) = event {
-                self.way_is_free(*index);
-            }
-            if let Some(key) = self.observed.fold(event) {
-                look(&mut self.dirty, key, Cause::Kernel);
-                if let Some(who) = by.take() {
-                    self.retries.suspect(key, who);
-                }
-            }
-            match event {
-                Event::By(who) => by = Some(who),
-                Event::Lost => {
-                    self.lost += 1;
-                    self.dump_wanted = true;
-                }
-                Event::Underlay => self.underlay_changed = true,
-                // What hung on it went with it, and the kernel may have told of that first. The repair is the device's alone.
-                Event::DeviceGone => {
-                    self.retries.forgive();
-                    self.compare(Cause::Wish);
-                    self.dirty.insert(Key::Device, Cause::Kernel);
-                }
-                Event::Device(device) => {
-                    let again = !settled_before || Some(device.index) != index_before;
-                    self.settled |= again && self.is_settled();
-                    self.claim_name();
-                }
-                // With its last IPv4 address it has lost neighbours and routes.
-                Event::Address { present: false, .. } => self.settled |= self.observed.lacks_ipv4(),
-                _ => {}
-            }
-            if !matches!(event, Event::By(_)) {
-                by = None;
-            }
         }
     }
 

@@ -71,6 +71,11 @@ impl Harm {
         }
     }
 
+    /// Whether a device has to be deleted to put it right.
+    pub(crate) fn takes_deletion(self) -> bool {
+        matches!(self, Self::DeviceReplaced | Self::DeviceThreaded)
+    }
+
     /// The entry that it harms, if it is one.
     pub(crate) fn entry(self, entries: &[KernelEntry], far: Far) -> Option<&KernelEntry> {
         let table = match self {
