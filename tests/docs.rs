@@ -60,3 +60,36 @@ fn every_make_target_that_a_page_names_is_there() -> Result<()> {
     }
     Ok(())
 }
+
+/// The names of all functions in the sources below a folder.
+fn functions(folder: &Path, names: &mut BTreeSet<String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+            functions(&path, names)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path)?;
+            let name = |line: &str| line.split("fn ").nth(1)?.split(['(', '<']).next().map(str::to_owned);
+            names.extend(text.lines().filter_map(name));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_line_of_the_field_notes_names_tests_that_are_there_or_what_it_waits_for() -> Result<()> {
+    let mut names = BTreeSet::new();
+    for folder in ["src", "overlay", "lease", "tests"] {
+        functions(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut names)?;
+    }
+    let page = read("docs/field-notes.md")?;
+    for line in (1..=25).map(|number| number.to_string()).chain((1..=25).map(|number| format!("S{number}"))) {
+        let row = page.lines().find_map(|row| row.strip_prefix(&format!("| {line} | ")));
+        let tests = row.and_then(|row| row.rsplit_once(" | ")).with_context(|| format!("line {line} has no row"))?.1;
+        let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        ensure!(!named.is_empty() || tests.starts_with("later: "), "line {line} names no test, nor what it waits for");
+        let missing: Vec<_> = named.into_iter().filter(|name| !names.contains(*name)).collect();
+        ensure!(missing.is_empty(), "line {line} names tests that are not there: {missing:?}");
+    }
+    Ok(())
+}

@@ -103,6 +103,7 @@ fn seen(stage: &Stage) -> Result<()> {
 struct Noise(u64);
 
 impl Noise {
+    /// The first is no dash, which etcdctl would read as a flag.
     fn bytes(&mut self, count: usize) -> Vec<u8> {
         let next = |_| {
             self.0 ^= self.0 << 13;
@@ -111,6 +112,6 @@ impl Noise {
             let [.., byte] = self.0.to_be_bytes();
             byte
         };
-        (0..count).map(next).collect()
+        std::iter::once(0xff).chain((1..count).map(next)).collect()
     }
 }
