@@ -135,7 +135,7 @@ impl LastState {
                 if count.parse() == Ok(peers.len()) {
                     return Ok((state, peers));
                 }
-                return Err(lines.wrong(format!("{count} peers are announced, and {} are there", peers.len())));
+                return Err(lines.wrong(format!("it announces another number of peers than are there, {}", peers.len())));
             }
             match peer(&line) {
                 Some(peer) if peers.len() < PEERS_MOST => peers.push(peer),
@@ -151,7 +151,7 @@ impl LastState {
         if loden_state != FORMAT {
             return Err(format!("format {loden_state} is not known here, only {FORMAT} is"));
         }
-        let key = key.parse().map_err(|error| format!("key {key}: {error}"))?;
+        let key = key.parse().map_err(|error| format!("key: {error}"))?;
         let record = LeaseRecord::decode(record.as_bytes()).map_err(|error| format!("record: {error}"))?;
         Ok(Self { config_key, config, key, record, ends, written })
     }
@@ -253,7 +253,7 @@ mod tests {
             ("10.5.3.0-24", "10.5.3.0", "line 1: key"),
             ("10.5.4.0/24 02:00:00:00:00:04", "10.5.4.0/24 02:00:00:00:04", "line 4: no peer"),
             ("192.168.77.9\n", "192.168.77.9 more\n", "line 9: no peer"),
-            ("peers 8", "peers 7", "line 10: 7 peers"),
+            ("peers 8", "peers 7", "line 10: it announces another number"),
         ] {
             let broken = text.replacen(from, to, 1);
             assert_ne!(broken, text);

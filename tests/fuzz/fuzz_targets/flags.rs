@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(!options.etcd.endpoints.is_empty());
             assert!((60..=1_439 * 60).contains(&options.renew_margin.as_secs()));
         }
-        Ok(Invocation::Status(_) | Invocation::Version | Invocation::Help(_)) => {}
+        Ok(Invocation::Status(_) | Invocation::DockerOpts(_) | Invocation::Version | Invocation::Help(_)) => {}
         Err(error) => {
             let error = error.to_string();
             assert!(!error.contains(|c: char| c.is_control()) && !error.is_empty(), "no line: {error:?}");

@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
     for op in plan.ops() {
         assert!(!format!("{}", op.on("flannel.1")).contains('\n'));
         match op {
-            Op::DelRoute { key } => assert!(observed.routes.contains_key(key), "{key} was never there"),
+            Op::DelRoute { key, .. } => assert!(observed.routes.contains_key(key), "{key} was never there"),
             Op::DelNeighbour { address } => assert!(observed.neighbours.contains_key(address), "{address} was never there"),
             Op::DelFdb { mac } => assert!(observed.fdb.contains_key(mac), "{mac} was never there"),
             Op::DelAddress { address, len } => assert!(observed.addresses.contains(&(*address, *len)), "{address} was never there"),
