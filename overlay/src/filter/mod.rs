@@ -38,8 +38,9 @@ pub use self::message::Changer;
 pub use self::pass::Pass;
 
 /// So much of each such time goes into dumps of the table, less what the last one is over it: somebody who makes the kernel lose
-/// notifications, or keeps changing the table, cannot keep us dumping.
-const LOOK_BUDGET: Duration = Duration::from_millis(50);
+/// notifications, or keeps changing the table, cannot keep us dumping. While something waits because somebody keeps undoing it, there is less to be seen.
+const LOOK_BUDGET: Duration = Duration::from_millis(200);
+const LOOK_BUDGET_IN_A_FIGHT: Duration = Duration::from_millis(20);
 const LOOK_WINDOW: Duration = Duration::from_secs(1);
 
 /// A host's own address has a prefix of all its bits.
@@ -199,7 +200,8 @@ impl Filter {
     /// When the table may be dumped: at once, unless this window's share is spent.
     fn look_due(&self) -> Instant {
         let (began, spent) = self.spent;
-        if spent < LOOK_BUDGET { began } else { began + LOOK_WINDOW }
+        let budget = if self.retries.outdone() > 0 { LOOK_BUDGET_IN_A_FIGHT } else { LOOK_BUDGET };
+        if spent < budget { began } else { began + LOOK_WINDOW }
     }
 
     fn wanted_frame(&self) -> Frame {
