@@ -37,10 +37,11 @@ use crate::retry::{Retries, Trouble};
 pub use self::message::Changer;
 pub use self::pass::Pass;
 
-/// No two dumps of the table are closer together, nor do they take more than a tenth of the time: somebody who makes the kernel
-/// lose notifications cannot keep us dumping.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
-const LOOK_SHARE: u32 = 10;
+/// So much of each such time goes into dumps of the table, less what the last one is over it: somebody who makes the kernel lose
+/// notifications, or keeps changing the table, cannot keep us dumping. While something waits because somebody keeps undoing it, there is less to be seen.
+const LOOK_BUDGET: Duration = Duration::from_millis(200);
+const LOOK_BUDGET_IN_A_FIGHT: Duration = Duration::from_millis(20);
+const LOOK_WINDOW: Duration = Duration::from_secs(1);
 
 /// A host's own address has a prefix of all its bits.
 const HOST: u8 = 32;
@@ -96,6 +97,8 @@ pub struct Filter {
     look_wanted: bool,
     last_look: Option<Instant>,
     look_cost: Duration,
+    /// When the running window began, and what dumps have cost in it.
+    spent: (Instant, Duration),
     stands: bool,
     pruned: bool,
     heals: u64,
@@ -122,6 +125,7 @@ impl Filter {
             look_wanted: true,
             last_look: None,
             look_cost: Duration::ZERO,
+            spent: (Instant::now(), Duration::ZERO),
             stands: false,
             pruned: false,
             heals: 0,
@@ -150,7 +154,7 @@ impl Filter {
     /// When [`step`](Self::step) has to be called again though nothing happens.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        let look = self.last_look.filter(|_| self.look_wanted).map(|last| last + self.look_pause());
+        let look = self.look_wanted.then(|| self.look_due());
         [self.retries.next_due(), look].into_iter().flatten().min()
     }
 
@@ -180,7 +184,7 @@ impl Filter {
             self.pruned = true;
             self.compare(false);
         }
-        if self.look_wanted && self.last_look.is_none_or(|last| last + self.look_pause() <= now) {
+        if self.look_wanted && self.look_due() <= now {
             self.look(now).await?;
         }
         if self.frame.as_ref() == Some(&self.wanted_frame()) {
@@ -193,8 +197,11 @@ impl Filter {
         }
     }
 
-    fn look_pause(&self) -> Duration {
-        LOOK_PAUSE.max(self.look_cost * LOOK_SHARE)
+    /// When the table may be dumped: at once, unless this window's share is spent.
+    fn look_due(&self) -> Instant {
+        let (began, spent) = self.spent;
+        let budget = if self.retries.outdone() > 0 { LOOK_BUDGET_IN_A_FIGHT } else { LOOK_BUDGET };
+        if spent < budget { began } else { began + LOOK_WINDOW }
     }
 
     fn wanted_frame(&self) -> Frame {
@@ -220,6 +227,8 @@ impl Filter {
         self.retries.forget_the_quiet(now);
         self.compare(self.stands);
         self.look_cost = started.elapsed();
+        let (began, spent) = self.spent;
+        self.spent = if began + LOOK_WINDOW <= now { (now, self.look_cost) } else { (began, spent + self.look_cost) };
         Ok(())
     }
 

@@ -14,6 +14,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// A packet that has not come this long after the sender stopped is lost.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// Up to here a sender makes up for the time that it could not run.
+const LATE: Duration = Duration::from_millis(100);
+
 /// Room for packets that have not been read: some thousands (bytes).
 const BURST: usize = 4 * 1024 * 1024;
 
@@ -65,13 +68,18 @@ impl Stream {
         }
         let (stop_sender, stop_receiver) = (Arc::clone(&stop), Arc::clone(&stop));
         let sender = thread::spawn(move || {
-            let (start, mut number) = (Instant::now(), 0u64);
+            let (mut start, mut number) = (Instant::now(), 0u64);
             while !stop_sender.load(Ordering::Relaxed) {
                 // A send that fails (no route, link down) is a packet lost.
                 let _ = from.send_to(&number.to_be_bytes(), target);
                 number += 1;
                 let next = interval.saturating_mul(u32::try_from(number)?);
                 thread::sleep(next.saturating_sub(start.elapsed()));
+                // A sender that could not run for long does not make up for it: queues on the way are not made for such bursts.
+                let late = start.elapsed().saturating_sub(next);
+                if late > LATE {
+                    start += late;
+                }
             }
             Ok(number)
         });
