@@ -1,6 +1,6 @@
 //! Certificates, users and tokens, against a real etcd that asks for them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests say what went wrong by failing")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what went wrong by failing")]
 
 mod common;
 
