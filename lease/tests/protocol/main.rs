@@ -6,7 +6,7 @@
 //! the explorer alone decides what happens next. A course is replayed from the start to try what else could have
 //! happened; a state that was met before is not gone through again.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests say what went wrong by failing")]
+#![expect(clippy::panic, clippy::expect_used, clippy::indexing_slicing, reason = "tests say what went wrong by failing")]
 
 mod agent;
 mod call;
