@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStderr, ChildStdin, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::Host;
 use crate::netlink::Socket;
@@ -35,6 +35,8 @@ pub struct Hands {
 struct Tool {
     orders: ChildStdin,
     complaints: BufReader<ChildStderr>,
+    host: Host,
+    program: &'static str,
     /// Orders that may not be done yet.
     under_way: u32,
     process: Process,
@@ -119,13 +121,13 @@ impl Hands {
 }
 
 impl Tool {
-    fn new(host: &Host, program: &str) -> Result<Self> {
+    fn new(host: &Host, program: &'static str) -> Result<Self> {
         let mut command = host.command(program);
         command.args(["-force", "-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process::start(&mut command)?;
         let orders = process.child().stdin.take().context("no pipe to a tool")?;
         let complaints = process.child().stderr.take().context("no pipe from a tool")?;
-        Ok(Self { orders, complaints: BufReader::new(complaints), under_way: 0, process })
+        Ok(Self { orders, complaints: BufReader::new(complaints), host: host.clone(), program, under_way: 0, process })
     }
 
     /// Behind each order goes one that nobody understands: when the tool complains of it, the order is done.
@@ -134,14 +136,21 @@ impl Tool {
         let mut line = String::new();
         while self.under_way > 0 {
             line.clear();
-            ensure!(self.complaints.read_line(&mut line)? > 0, "the tool has ended");
+            if self.complaints.read_line(&mut line)? == 0 {
+                // Some errors end it for all its `-force`.
+                *self = Self::new(&self.host.clone(), self.program)?;
+            }
             self.under_way -= u32::from(line.contains(MARK));
         }
         Ok(())
     }
 
     fn begin(&mut self, words: &str) -> Result<()> {
-        self.orders.write_all(format!("{words}\n{MARK}\n").as_bytes()).context("the tool has ended")?;
+        let order = format!("{words}\n{MARK}\n");
+        if self.orders.write_all(order.as_bytes()).is_err() {
+            *self = Self::new(&self.host.clone(), self.program)?;
+            self.orders.write_all(order.as_bytes()).context("the tool has ended")?;
+        }
         self.under_way += 1;
         Ok(())
     }
