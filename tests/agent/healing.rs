@@ -180,6 +180,8 @@ fn mtu_mac_and_addresses_of_the_device_are_put_right() -> Result<()> {
         format!("link set {VTEP} address 02:ee:00:00:00:03"),
         format!("address del {own} dev {VTEP}"),
         format!("address add 10.5.240.1/24 dev {VTEP}"),
+        format!("address add 10.5.241.1/24 peer 10.5.242.1 dev {VTEP}"),
+        format!("address add 10.5.241.1 peer 10.5.243.1/32 dev {VTEP}"),
         format!("link set {VTEP} type vxlan local 192.168.77.99"),
     ] {
         member.host.ip_batch(&format!("{change}\n"))?;

@@ -184,7 +184,7 @@ pub(super) async fn entries(scope: &Scope, device: Option<IfIndex>, observed: &m
     let family = family(scope.network.address());
     if let Some(index) = device {
         dump(What::Addresses(Some(index)), &mut observed.addresses, |addresses, message| {
-            addresses.extend(entry::address(message, Some(index))?.map(|found| (found.address, found.len)));
+            addresses.extend(entry::address(message, Some(index))?.map(|found| (found.handle, found.len)));
             Ok(())
         })
         .await?;

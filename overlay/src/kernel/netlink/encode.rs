@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lease::MacAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, InfoVxlan, LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAttribute, RouteScope, RouteType};
@@ -45,7 +45,7 @@ pub(super) fn message(op: &Op, device: IfIndex) -> Option<(RouteNetlinkMessage, 
         }
         Op::SetUp => (NewLink(link().up().build()), THERE),
         Op::PutAddress(address) => (NewAddress(self::address(*address, if address.is_ipv4() { 32 } else { 128 }, device)), PUT),
-        Op::DelAddress { address, len } => (DelAddress(self::address(*address, *len, device)), THERE),
+        Op::DelAddress { address, len } => (DelAddress(address_by_handle(*address, *len, device)), THERE),
         Op::PutFdb { mac, dst } => (NewNeighbour(fdb(vec![lladdr(*mac), Destination((*dst).into())], device)), PUT),
         Op::DelFdb { mac } => (DelNeighbour(fdb(vec![lladdr(*mac)], device)), THERE),
         Op::PutNeighbour { address, mac } => {
@@ -96,6 +96,15 @@ fn address(address: IpAddr, len: u8, device: IfIndex) -> AddressMessage {
             message
         }
     }
+}
+
+/// What an address is deleted by: see [`entry::Address`](super::entry::Address).
+fn address_by_handle(handle: IpAddr, len: u8, device: IfIndex) -> AddressMessage {
+    let mut message = address(handle, len, device);
+    if handle.is_ipv4() {
+        message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Local(_) | AddressAttribute::Broadcast(_)));
+    }
+    message
 }
 
 fn lladdr(mac: MacAddr) -> NeighbourAttribute {

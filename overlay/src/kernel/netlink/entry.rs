@@ -23,6 +23,9 @@ use crate::{FdbTo, IfIndex, RouteKey, RouteTo};
 pub(super) struct Address {
     pub(super) index: IfIndex,
     pub(super) address: IpAddr,
+    /// What it is deleted by. Of IPv4, that is the other end's where the two differ: `inet_rtm_deladdr`
+    /// (net/ipv4/devinet.c, v6.18) matches `IFA_ADDRESS` and the length; `inet6_addr_del` the interface's own.
+    pub(super) handle: IpAddr,
     pub(super) len: u8,
     pub(super) flags: AddressFlags,
     /// `RT_SCOPE_*` (rtnetlink.h): how far the address is known; the narrower, the larger.
@@ -54,7 +57,8 @@ pub(super) fn address(message: &Message<'_>, of: Option<IfIndex>) -> Result<Opti
         }
     }
     let address = own.or(peer).ok_or("an address message has no address")?;
-    Ok(Some(Address { index: IfIndex(header.index), address, len: header.prefix_len, flags, scope: header.scope.into() }))
+    let handle = if address.is_ipv4() { peer.unwrap_or(address) } else { address };
+    Ok(Some(Address { index: IfIndex(header.index), address, handle, len: header.prefix_len, flags, scope: header.scope.into() }))
 }
 
 /// A neighbour or an FDB entry: what is there under its key now.

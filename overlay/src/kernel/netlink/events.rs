@@ -127,7 +127,7 @@ impl Watch {
         if Some(index) != self.index() {
             return Ok(());
         }
-        if let Some(entry::Address { address, len, .. }) = entry::address(message, self.index())? {
+        if let Some(entry::Address { handle: address, len, .. }) = entry::address(message, self.index())? {
             let present = message.message_type() == RTM_NEWADDR;
             events.push(Event::Address { address, len, present });
             // With its last IPv4 address an interface loses its IPv4 routes, without a word
