@@ -39,7 +39,8 @@ pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces
         Ok(())
     })
     .await?;
-    for entry::Address { index, address, len, flags, scope } in found.into_iter().filter(|found| found.address.is_ipv6() == ipv6) {
+    for entry::Address { index, address, len, flags, scope, handle: _ } in found.into_iter().filter(|found| found.address.is_ipv6() == ipv6)
+    {
         if let Some(interface) = list.iter_mut().find(|interface| interface.index == index) {
             interface.addresses.push(Address {
                 address,
