@@ -39,7 +39,7 @@ impl Notices {
                 say(notice);
             } else {
                 if self.untold == 0 {
-                    tracing::warn!(each = ?PERIOD, "many odd leases: from here on only their number is told");
+                    tracing::warn!(each = ?PERIOD, "many odd leases: from here on only their number is told; loden status --json has them all");
                 }
                 self.untold += 1;
             }

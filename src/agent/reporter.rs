@@ -93,7 +93,7 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
     if facts.stuck {
         return Readiness::NotReady("the data plane does not answer".to_owned());
     }
-    let what_is_known_is_there = matches!(standing, Some(Standing { state: State::Waiting | State::InStep, .. }));
+    let what_is_known_is_there = matches!(standing, Some(Standing { state: State::Waiting | State::InStep | State::Converging(_), .. }));
     let lost = matches!(lease, Some(LeaseState::Lost { .. }));
     if facts.stale.is_some() && what_is_known_is_there && !lost && facts.blocked.is_none() && facts.subnet_file.is_none() {
         return Readiness::ReadyBut(STALE.to_owned());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use testkit::{Host, wait_for};
 
 use testkit::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, SUBNET_FILE, World};
@@ -39,37 +39,6 @@ fn a_configuration_that_breaks_a_rule_is_named_with_the_rule_and_the_next_one_is
     ensure!(member.host.subnet_env().is_err() && member.vtep().is_err());
     world.etcd.put(CONFIG_KEY, CONFIG)?;
     member.agent.wait_ready(PATIENCE)
-}
-
-#[test]
-fn without_the_right_to_change_the_network_the_capability_is_named() -> Result<()> {
-    let world = World::new()?;
-    world.peers([201])?;
-    let host = world.lab.host("h1")?;
-    let script = host.files().join("unprivileged");
-    let program = world.options()?.program().display().to_string();
-    let text = format!("#!/bin/sh\nexec setpriv --bounding-set -net_admin --inh-caps -net_admin {program} agent \"$@\"\n");
-    fs::write(&script, text)?;
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let member = Member::on(host, testkit::AgentOptions::other(script, &world.etcd))?;
-    member.wait_unready_for(&["CAP_NET_ADMIN"])?;
-    member.wait_log(&["ERROR", "CAP_NET_ADMIN"])?;
-    // It tries again once a second, and says no more of that.
-    let lines = member.log_lines(&[]);
-    let uptime = || -> Result<u64> {
-        let told = member.host.command(&program).args(["status", "--json"]).output()?;
-        let status: serde_json::Value =
-            serde_json::from_slice(&told.stdout).with_context(|| String::from_utf8_lossy(&told.stderr).into_owned())?;
-        status["uptime"].as_u64().context("no uptime")
-    };
-    let start = uptime()?;
-    wait_for("three seconds of it", PATIENCE, || {
-        ensure!(uptime()? >= start + 3);
-        Ok(())
-    })?;
-    ensure!(member.log_lines(&[]) <= lines + 1, "{}", member.agent.log());
-    ensure!(member.vtep().is_err());
-    Ok(())
 }
 
 #[test]
