@@ -26,6 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// who has just made room.
 const POOL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// So often in a row a lease that somebody undoes is claimed again at once; then each time waits longer. Every claim is an
+/// event for all other hosts.
+const UNDONE_AT_ONCE: u32 = 3;
+
+/// A lease that was held for so long was held in peace.
+const PEACE: Duration = Duration::from_secs(10);
+
 /// How often the clocks are compared. A machine that slept is noticed this long after it woke.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
 
@@ -99,8 +106,11 @@ impl<S: LeaseStore> Keeper<S> {
 
     /// Keeps the lease until this is dropped. The lease stays in the store then: a restart finds it.
     pub async fn run(mut self) {
+        let mut undone = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Rng::new(self.rng.bits()));
+        let mut in_a_row = 0_u32;
         loop {
             let held = self.come_by().await;
+            let since = Instant::now();
             info!(lease = %held.entry.key, how = ?held.how, "lease held");
             for warning in &held.warnings {
                 warn!(%warning, "odd lease");
@@ -108,6 +118,14 @@ impl<S: LeaseStore> Keeper<S> {
             let lost = self.hold(held).await;
             warn!(reason = lost, "lease to be claimed again");
             self.tell(LeaseState::Claiming { reason: lost.to_owned() });
+            if since.elapsed() >= PEACE {
+                undone.reset();
+                in_a_row = 0;
+            }
+            in_a_row = in_a_row.saturating_add(1);
+            if in_a_row > UNDONE_AT_ONCE {
+                self.rest(undone.step()).await;
+            }
         }
     }
 
@@ -237,6 +255,17 @@ impl<S: LeaseStore> Keeper<S> {
         // A margin that is longer than the lease would mean to renew all the time.
         let before_end = ttl.checked_sub(self.margin).filter(|left| !left.is_zero());
         Instant::now() + before_end.map_or(third, |left| left.min(third))
+    }
+
+    /// Waits, whatever the watch says of our key meanwhile: what is claimed again will show how it stands.
+    async fn rest(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => return,
+                _ = next(&mut self.events) => {}
+            }
+        }
     }
 
     /// Waits, but no longer than until the watch says something of our key, or the store answers again.

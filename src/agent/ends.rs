@@ -107,16 +107,17 @@ fn may_follow(running: &NetworkConfig, new: &NetworkConfig, own: LeaseKey) -> bo
     same_network && new.admits(own) && (before.vni, before.port, before.gbp) == (after.vni, after.port, after.gbp)
 }
 
-/// Ends when the lease is held again with other subnets or another MAC than the data plane was started with.
-pub(super) async fn lease_change(lease: &mut watch::Receiver<LeaseState>, started_with: &Entry) -> &'static str {
+/// Ends when the lease is held again with other subnets or another MAC than the data plane was started with: with that
+/// lease, or none when nobody keeps it any more.
+pub(super) async fn lease_change(lease: &mut watch::Receiver<LeaseState>, started_with: &Entry) -> Option<Entry> {
     loop {
         if lease.changed().await.is_err() {
-            return "the lease is no longer kept";
+            return None;
         }
         if let LeaseState::Held(held) = &*lease.borrow_and_update() {
             let vtep = |entry: &Entry| entry.record.as_ref().ok().and_then(|record| record.vtep);
             if held.entry.key != started_with.key || vtep(&held.entry) != vtep(started_with) {
-                return "the lease has changed";
+                return Some(held.entry.clone());
             }
         }
     }

@@ -23,7 +23,7 @@ mod subnet_file;
 mod view;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lease::LeaseStore;
@@ -45,7 +45,10 @@ pub(crate) use sources::{Usable, store_of, usable};
 /// How often the data plane is asked whether it lives.
 const PULSE: Duration = Duration::from_secs(10);
 
-/// Between a session that ended in an error and the next.
+/// So many sessions in a row may end early before the next one waits: a burst of changes is no fight.
+const SHORT_SESSIONS: u32 = 5;
+
+/// Between a session that ended in an error and the next; one that ends sooner has ended early.
 const SESSION_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is told to stop. The data plane stays as it is then.
@@ -96,9 +99,17 @@ async fn agent(options: Options) -> anyhow::Result<()> {
 
 /// One session after another.
 async fn run_sessions(mut sessions: Sessions) -> std::convert::Infallible {
+    let mut short = 0;
     loop {
+        let began = Instant::now();
         match sessions.run_one().await {
-            Ok(why) => tracing::info!(why, "beginning again from the kernel as it is"),
+            Ok(why) => {
+                tracing::info!(why, "beginning again from the kernel as it is");
+                short = if began.elapsed() < SESSION_PAUSE { short + 1 } else { 0 };
+                if short > SHORT_SESSIONS {
+                    tokio::time::sleep(SESSION_PAUSE).await;
+                }
+            }
             Err(error) => {
                 sessions.board.blocked(format!("{error:#}"));
                 tracing::error!(error = format!("{error:#}"), retry_in = ?SESSION_PAUSE, "cannot go on");

@@ -142,9 +142,9 @@ impl Running {
         let ends = expires.map(|at| unix(now + at.saturating_duration_since(Instant::now())));
         let Self { path, config_key, config, .. } = self;
         let state = LastState { config_key: config_key.clone(), config: config.clone(), key: entry.key, record, ends, written: unix(now) };
-        let (portions, mut arriving) = mpsc::channel(1);
+        let (portions, arriving) = mpsc::channel(1);
         let path = path.clone();
-        let writer = tokio::task::spawn_blocking(move || state.put(&path, std::iter::from_fn(|| arriving.blocking_recv())));
+        let writer = tokio::task::spawn_blocking(move || state.put(&path, until_the_end(arriving)));
         self.send_peers(portions).await;
         match writer.await {
             Ok(written) => written.map_err(|error| format!("{:#}", anyhow::Error::new(error))),
@@ -152,7 +152,8 @@ impl Running {
         }
     }
 
-    /// Sends the peers portion by portion, so that there are never two copies of all. One that fails spoils the file.
+    /// Sends the peers portion by portion, so that there are never two copies of all, and an empty one at the end. One that
+    /// fails spoils the file.
     async fn send_peers(&self, portions: mpsc::Sender<io::Result<Vec<Peer>>>) {
         let mut after: Option<Subnet> = None;
         loop {
@@ -174,5 +175,39 @@ fn forget(path: &Path) -> Result<(), String> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(format!("cannot remove {}: {error}", path.display())),
+    }
+}
+
+/// The portions up to the empty one. Where they break off before, we have been stopped: what came is not all, and must not
+/// pass for it.
+fn until_the_end(mut portions: mpsc::Receiver<io::Result<Vec<Peer>>>) -> impl Iterator<Item = io::Result<Vec<Peer>>> {
+    std::iter::from_fn(move || match portions.blocking_recv() {
+        Some(Ok(peers)) if peers.is_empty() => None,
+        Some(portion) => Some(portion),
+        None => Some(Err(io::Error::other("broken off"))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_that_break_off_before_their_end_are_an_error() {
+        let peer = Peer {
+            subnet: "10.5.3.0/24".parse().unwrap(),
+            mac: "02:00:00:00:00:03".parse().unwrap(),
+            dst: "192.168.77.3".parse().unwrap(),
+        };
+        for (last, whole) in [(Some(Vec::new()), true), (None, false)] {
+            let (portions, arriving) = mpsc::channel(4);
+            portions.try_send(Ok(vec![peer])).unwrap();
+            if let Some(last) = last {
+                portions.try_send(Ok(last)).unwrap();
+            }
+            drop(portions);
+            let came: Vec<_> = until_the_end(arriving).take(3).collect();
+            assert_eq!(came.iter().all(Result::is_ok), whole, "{came:?}");
+        }
     }
 }

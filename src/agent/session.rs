@@ -110,7 +110,14 @@ impl Sessions {
         let why = tokio::select! {
             why = ends::underlay_change(&self.options, &place, &dataplane) => Ok(why),
             why = ends::config_change(&mut self.feed, &config_key, config, entry.key, &self.board) => why,
-            why = ends::lease_change(&mut lease, &entry) => Ok(why),
+            changed = ends::lease_change(&mut lease, &entry) => match changed {
+                // Whoever wrote it, the other hosts go by it.
+                Some(changed) => {
+                    self.memory.held = Some(changed);
+                    Ok("the lease has changed")
+                }
+                None => Err(anyhow::anyhow!("the lease is no longer kept")),
+            },
             _ = async { while running.changed().await.is_ok() {} } => Err(anyhow::anyhow!("the data plane's thread has ended")),
         };
         // The next session must not meet this one in the kernel.

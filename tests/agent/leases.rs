@@ -292,3 +292,35 @@ fn a_host_that_booted_anew_writes_its_lease_once_and_has_its_subnet() -> Result<
     }
     Ok(())
 }
+
+#[test]
+fn our_own_record_with_another_mac_is_gone_by_once_since_the_others_go_by_it() -> Result<()> {
+    let world = World::new()?;
+    let peers = world.peers([201])?;
+    let mut member = world.member("h1")?;
+    member.wait_peers(&peers)?;
+    let (lease, (_, mac)) = (member.lease(&world)?, member.vtep_identity()?);
+    world.etcd.put(&lease.key, &lease.value.replace(&mac, "02:aa:00:00:00:01"))?;
+    wait_for("the device to have the lease's MAC", PATIENCE, || {
+        ensure!(member.vtep_identity()?.1 == "02:aa:00:00:00:01", "{}", member.vtep_identity()?.1);
+        Ok(())
+    })?;
+    member.agent.wait_ready(PATIENCE)?;
+    member.wait_peers(&peers)?;
+    ensure!(member.log_lines(&["beginning again"]) == 1, "{}", member.agent.log());
+    Ok(())
+}
+
+#[test]
+fn a_lease_that_somebody_keeps_deleting_is_claimed_again_ever_more_slowly() -> Result<()> {
+    let world = World::new()?;
+    let mut member = world.member("h1")?;
+    let lease = member.lease(&world)?;
+    let start = std::time::Instant::now();
+    while start.elapsed() < std::time::Duration::from_secs(3) {
+        world.etcd.del(&lease.key)?;
+    }
+    let claims = member.log_lines(&["lease held"]);
+    ensure!((2..=10).contains(&claims), "{claims} claims within 3 s:\n{}", member.agent.log());
+    member.agent.wait_ready(PATIENCE)
+}

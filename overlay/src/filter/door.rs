@@ -9,6 +9,9 @@ const TRANSACTION: &str = "change the filter table";
 const LOOK: &str = "dump the filter table";
 const EVENTS: &str = "read nf_tables' notifications";
 
+/// So often a dump is made again at once when a change of any table of the host interrupted it.
+const TRIES: usize = 3;
+
 /// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h, v6.18).
 const GROUP: u32 = 7;
 
@@ -143,7 +146,7 @@ async fn whole(request: &Request) -> Result<Vec<Vec<u8>>, KernelError> {
         datagram
     });
     let mut part = Vec::new();
-    ask(&question, &mut part, |part: &mut Vec<Vec<u8>>, message: &Message<'_>| {
+    ask(&question, TRIES, &mut part, |part: &mut Vec<Vec<u8>>, message: &Message<'_>| {
         // Its buffer goes on with the messages behind it.
         let len = usize::try_from(message.length()).unwrap_or(usize::MAX);
         part.push(message.buffer.get(..len).unwrap_or(message.buffer).to_vec());

@@ -200,22 +200,30 @@ impl Filter {
     /// When the table may be dumped: at once, unless this window's share is spent.
     fn look_due(&self) -> Instant {
         let (began, spent) = self.spent;
-        let budget = if self.retries.outdone() > 0 { LOOK_BUDGET_IN_A_FIGHT } else { LOOK_BUDGET };
-        if spent < budget { began } else { began + LOOK_WINDOW }
+        if spent < self.look_budget() { began } else { began + LOOK_WINDOW }
     }
 
     fn wanted_frame(&self) -> Frame {
         Frame::wanted(self.spec.vni, self.spec.port, &self.lens)
     }
 
-    /// Dumps the table.
-    async fn look(&mut self, now: Instant) -> Result<(), KernelError> {
+    /// Dumps the table. Where others change theirs too much for that (every change of any table interrupts a dump), it is put
+    /// off: the table stands meanwhile. Returns whether it was dumped.
+    async fn look(&mut self, now: Instant) -> Result<bool, KernelError> {
         let started = Instant::now();
         // What was told until now, the dump shows. Only who did it does not show there.
         let mut heard = Vec::new();
         self.door.take(&mut heard)?;
         self.take_in(heard);
-        let Seen { there, mut frame, passes, odd, dropped: _ } = self.door.look(true).await?;
+        let seen = self.door.look(true).await;
+        self.charge(started.elapsed(), now);
+        let Seen { there, mut frame, passes, odd, dropped: _ } = match seen {
+            Err(KernelError::Interrupted { .. }) => {
+                self.look_wanted = true;
+                return Ok(false);
+            }
+            seen => seen?,
+        };
         if odd {
             // What cannot be told apart cannot be deleted by itself: the table is not as wanted.
             frame.flags = u32::MAX;
@@ -227,9 +235,21 @@ impl Filter {
         self.retries.forget_the_quiet(now);
         self.compare(self.stands);
         self.look_cost = started.elapsed();
+        Ok(true)
+    }
+
+    /// Puts the cost of a look to this window's account; what the one before was over its share is owed.
+    fn charge(&mut self, cost: Duration, now: Instant) {
         let (began, spent) = self.spent;
-        self.spent = if began + LOOK_WINDOW <= now { (now, self.look_cost) } else { (began, spent + self.look_cost) };
-        Ok(())
+        let windows = u32::try_from(now.duration_since(began).as_millis() / LOOK_WINDOW.as_millis()).unwrap_or(u32::MAX);
+        self.spent = match windows {
+            0 => (began, spent + cost),
+            _ => (now, spent.saturating_sub(self.look_budget().saturating_mul(windows)) + cost),
+        };
+    }
+
+    fn look_budget(&self) -> Duration {
+        if self.retries.outdone() > 0 { LOOK_BUDGET_IN_A_FIGHT } else { LOOK_BUDGET }
     }
 
     /// Looks at each element that differs.
@@ -254,7 +274,9 @@ impl Filter {
         let (frame, passes) = (self.wanted_frame(), passes.into_iter().collect());
         self.apply(&[FilterOp::Replace(frame, passes)], repair, now).await?;
         // An acknowledgement is no proof.
-        self.look(now).await?;
+        if !self.look(now).await? {
+            return Ok(());
+        }
         if self.frame.as_ref() == Some(&self.wanted_frame()) {
             self.stands = true;
             self.dirty.clear();
@@ -319,7 +341,7 @@ impl Filter {
         }
         let requests: Vec<_> = ops.iter().flat_map(|op| op.requests(&self.table)).collect();
         // Until it is known what became of them, only a dump tells.
-        self.look_wanted = true;
+        let look_wanted = std::mem::replace(&mut self.look_wanted, true);
         if let Err(refusal) = self.door.change(&requests).await? {
             if matches!(refusal.errno, Errno::EPERM | Errno::EACCES) {
                 return Err(refusal.into_error("change the filter table"));
@@ -329,7 +351,7 @@ impl Filter {
         }
         let mut heard = Vec::new();
         self.door.take(&mut heard)?;
-        self.look_wanted = false;
+        self.look_wanted = look_wanted;
         self.take_in(heard);
         self.retries.right(Part::Table);
         Ok(true)
@@ -422,13 +444,17 @@ impl fmt::Debug for Filter {
 /// # Errors
 /// [`KernelError`] when nf_tables cannot be spoken to or refuses. A kernel without nf_tables has no table.
 pub async fn remove_filter(device: &str) -> Result<bool, KernelError> {
-    let mut door = match Door::open(table_name(device)) {
-        Err(KernelError::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT) => return Ok(false),
-        opened => opened?,
+    let looked = async {
+        let mut door = Door::open(table_name(device))?;
+        let there = door.look(false).await?.there;
+        Ok((door, there))
     };
-    if !door.look(false).await?.there {
-        return Ok(false);
-    }
+    let mut door = match looked.await {
+        Ok((door, true)) => door,
+        Ok((_, false)) => return Ok(false),
+        Err(error) if lacks_nf_tables(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
     door.remove().await?.map_err(|refusal| refusal.into_error("delete the filter table"))
 }
 
@@ -438,8 +464,20 @@ pub async fn remove_filter(device: &str) -> Result<bool, KernelError> {
 /// [`KernelError`] when nf_tables cannot be spoken to.
 pub async fn filtered_devices() -> Result<Vec<String>, KernelError> {
     match door::tables().await {
-        Err(KernelError::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT) => Ok(Vec::new()),
+        Err(error) if lacks_nf_tables(&error) => Ok(Vec::new()),
         tables => Ok(tables?.iter().filter_map(|table| table.strip_prefix(PREFIX)).map(str::to_owned).collect()),
+    }
+}
+
+/// Whether this is what a kernel without nf_tables says: no such protocol, or, where nfnetlink alone is there, no such
+/// subsystem (`nfnetlink_rcv_msg`, net/netfilter/nfnetlink.c, v6.18).
+fn lacks_nf_tables(error: &KernelError) -> bool {
+    match error {
+        KernelError::Io { source, .. } => source.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT),
+        KernelError::Refused { errno, .. } => matches!(errno, Errno::EINVAL | Errno::EOPNOTSUPP),
+        KernelError::Permission { .. } | KernelError::Timeout { .. } | KernelError::Interrupted { .. } | KernelError::Protocol { .. } => {
+            false
+        }
     }
 }
 

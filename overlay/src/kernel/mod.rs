@@ -75,7 +75,23 @@ pub enum KernelError {
         /// How long was waited.
         seconds: u64,
     },
-    /// An answer that cannot be read, or an error to a request that should not fail.
+    /// Others change so much meanwhile that there is no whole answer.
+    #[error("{call}: interrupted again and again by changes")]
+    Interrupted {
+        /// What was tried.
+        call: &'static str,
+    },
+    /// An error to a request that should not fail.
+    #[error("{call}: {reason}")]
+    Refused {
+        /// What was tried.
+        call: &'static str,
+        /// The error's number.
+        errno: nix::errno::Errno,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// An answer that cannot be read.
     #[error("{call}: {reason}")]
     Protocol {
         /// What was tried.

@@ -71,9 +71,9 @@ impl Harm {
         }
     }
 
-    /// Whether a device has to be deleted to put it right.
+    /// Whether a device is deleted, by the fault or to put it right.
     pub(crate) fn takes_deletion(self) -> bool {
-        matches!(self, Self::DeviceReplaced | Self::DeviceThreaded)
+        matches!(self, Self::DeviceDeleted | Self::DeviceReplaced | Self::DeviceThreaded)
     }
 
     /// The entry that it harms, if it is one.

@@ -71,16 +71,6 @@ impl Report {
         self.rows.get(kind).and_then(|row| row.times.iter().max().copied())
     }
 
-    /// The gate that each fault of these kinds was repaired within this time in half of the cases: for what takes the kernel so long that a
-    /// busy machine shows in the rest.
-    pub fn gate_median(&mut self, kinds: &[&str], limit: Duration) {
-        for kind in kinds {
-            let median = self.rows.get(*kind).and_then(|row| percentile(&row.times, 50));
-            let measured = median.map_or_else(|| "nothing was repaired".to_owned(), |median| format!("{median:.1?}"));
-            self.gate(format!("{kind}: repaired within {limit:?} (median)"), median.is_some_and(|median| median <= limit), measured);
-        }
-    }
-
     /// What does not hold, every fault that was not repaired among it.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {

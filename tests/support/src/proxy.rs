@@ -125,7 +125,8 @@ impl Shared {
             Fault::None | Fault::Delay(_) => (),
         }
         let connect = || Ok(TcpStream::connect(&self.server)?);
-        let server = self.namespace.as_ref().map_or_else(connect, |namespace| namespace.within(connect)).ok()?;
+        let connected = self.namespace.as_ref().map_or_else(connect, |namespace| namespace.within(connect));
+        let Ok(server) = connected else { return client.shutdown(Shutdown::Both).ok() };
         lock(&self.open).push(server.try_clone().ok()?);
         let (from_server, to_client) = (server.try_clone().ok()?, client.try_clone().ok()?);
         thread::spawn(move || pump(from_server, to_client));

@@ -56,7 +56,7 @@ impl Refusal {
     pub(crate) fn into_error(self, call: &'static str) -> KernelError {
         match self.errno {
             Errno::EPERM | Errno::EACCES => KernelError::Permission { call, capability: "CAP_NET_ADMIN" },
-            _ => KernelError::Protocol { call, reason: self.reason() },
+            errno => KernelError::Refused { call, errno, reason: self.reason() },
         }
     }
 }

@@ -14,7 +14,7 @@ use super::answer::{self, Answer, Refusal};
 use super::encode::family;
 use super::entry::{self, Neighbour};
 use super::link;
-use super::requests::{malformed, protocol};
+use super::requests::malformed;
 use super::socket::{Received, Socket};
 use super::wire::{Batch, Message, Messages};
 use crate::kernel::{KernelError, Scope};
@@ -120,16 +120,17 @@ pub(super) async fn dump<T: Default>(
     into: &mut T,
     part: impl FnMut(&mut T, &Message<'_>) -> Result<(), DecodeError>,
 ) -> Result<(), KernelError> {
-    ask(&Question::of(what), into, part).await
+    ask(&Question::of(what), TRIES, into, part).await
 }
 
 /// Asks a question again until a dump comes whole, or none can be had.
 pub(crate) async fn ask<T: Default>(
     question: &Question,
+    tries: usize,
     into: &mut T,
     mut part: impl FnMut(&mut T, &Message<'_>) -> Result<(), DecodeError>,
 ) -> Result<(), KernelError> {
-    for _ in 0..TRIES {
+    for _ in 0..tries {
         match once(question, into, &mut part).await {
             Ok(()) => return Ok(()),
             Err(Broken::Interrupted) => {}
@@ -143,7 +144,7 @@ pub(crate) async fn ask<T: Default>(
         }
         *into = T::default();
     }
-    Err(protocol(question.call, "interrupted again and again by changes"))
+    Err(KernelError::Interrupted { call: question.call })
 }
 
 async fn once<T>(

@@ -13,7 +13,7 @@ use crate::{Budget, Report};
 /// The limits of one fault by itself, with a thousand peers.
 const ENTRY_LIMIT: Duration = Duration::from_millis(10);
 const DEVICE_LIMIT: Duration = Duration::from_millis(50);
-/// Where the agent has to delete a device first: that alone takes the kernel 20 to 60 ms.
+/// Where a device is deleted, with all its entries. The wish is 50 ms here too; the deletion alone takes the kernel 20 to 60 ms.
 const DELETION_LIMIT: Duration = Duration::from_millis(150);
 
 /// What is undone more than once a second for long is a fight, in which the agent waits. What hangs on the device counts as one thing, and
@@ -59,8 +59,8 @@ pub(crate) fn run(budget: Budget) -> Result<Report> {
     if budget.judges_times() {
         report.gate_p99(&ENTRY.map(Harm::name), ENTRY_LIMIT);
         let (slow, quick): (Vec<_>, Vec<_>) = DEVICE.into_iter().partition(|harm| harm.takes_deletion());
-        report.gate_median(&quick.into_iter().map(Harm::name).collect::<Vec<_>>(), DEVICE_LIMIT);
-        report.gate_median(&slow.into_iter().map(Harm::name).collect::<Vec<_>>(), DELETION_LIMIT);
+        report.gate_p99(&quick.into_iter().map(Harm::name).collect::<Vec<_>>(), DEVICE_LIMIT);
+        report.gate_p99(&slow.into_iter().map(Harm::name).collect::<Vec<_>>(), DELETION_LIMIT);
         report.gate_p99(&[Harm::ForwardingOff.name()], ENTRY_LIMIT);
     } else {
         report.gate_p99(&ENTRY.map(Harm::name), DEADLINE);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use testkit::Fault;
-use testkit::world::{CONFIG, CONFIG_KEY, PATIENCE};
+use testkit::world::{CONFIG, CONFIG_KEY, PATIENCE, Peer};
 
 use crate::{Budget, Report};
 use patient::Patient;
@@ -87,8 +87,11 @@ fn single(patient: &mut Patient, report: &mut Report, lasts: Duration) -> Result
         wait,
         Patient::put_peers,
     )?;
+    // A host that joins after the snapshot is missing from it.
     let snapshot = patient.world.etcd.snapshot()?;
-    patient.join()?;
+    let later = patient.world.put(Peer::new(231))?;
+    patient.peers.push(later);
+    patient.member.wait_peers(&patient.peers)?;
     patient.suffer(report, "restored from an older snapshot", |sick| sick.world.etcd.restart_from(&snapshot), wait, Patient::put_peers)
 }
 
