@@ -1,25 +1,17 @@
-//! The data-plane thread: the one place that speaks to the kernel while the agent runs.
-//!
-//! It has a runtime of its own, so that a slow store, a scrape or a status of fifty thousand peers never stands between a
-//! kernel event and its repair. It ends when it is stopped or its [`Dataplane`] handle is dropped, and leaves the kernel as it is.
+//! What runs on the data plane's thread: the loop between leases, kernel events, questions and the audit.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use lease::{Event, Rng, Subnet};
-use overlay::{Counts, Guard, Kernel, KernelError, Local, Netlink, Peer, Reconciler, Scope, State, Step, Totals, VtepSpec};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use lease::{Event, Rng};
+use overlay::{Counts, Kernel, KernelError, Netlink, Reconciler, State, Step, Totals};
+use tokio::sync::watch;
 
-use super::notices::Notices;
-use super::peer_filter::PeerFilter;
-use super::view::{self, View};
+use super::{Ask, Job, Line, Standing};
+use crate::agent::notices::Notices;
+use crate::agent::peer_filter::PeerFilter;
+use crate::agent::view::{self, View};
 use crate::metrics::Metrics;
-
-/// Portions of leases that may wait: a few, so that the store is read ahead while the kernel is written, and no more, so
-/// that fifty thousand leases are never all in memory.
-const PORTIONS_AHEAD: usize = 4;
 
 /// With so many keys still to be looked at, further leases wait: enough for many batches, and little memory.
 const PENDING: usize = 4_096;
@@ -35,147 +27,17 @@ const AUDIT_BUDGET: u32 = 10_000;
 /// empty kernel, says nothing of it.
 const AUDIT_A_PEER: Duration = Duration::from_micros(4);
 
-/// How long the thread may take for an answer: its longest batch, a dump of 50 000 peers, and room.
-const ANSWER: Duration = Duration::from_secs(4);
-
 /// The kernel does not answer, or refuses everything: how long until it is tried again.
 const KERNEL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Peers in one portion of [`Dataplane::peers`]: some 50 kB.
 const PORTION: usize = 1_024;
 
-/// What a data plane is to do.
-#[derive(Debug, Clone)]
-pub(crate) struct Job {
-    /// What of the kernel is its own.
-    pub(crate) scope: Scope,
-    /// The device that it keeps.
-    pub(crate) spec: VtepSpec,
-    /// What the other hosts' records are held against.
-    pub(crate) local: Local,
-    /// Whether it believes a store that suddenly lacks peers.
-    pub(crate) guard: Guard,
-    /// Whether VXLAN packets of known peers alone are let in.
-    pub(crate) peers_only: bool,
-    /// Peers that an earlier run knew, in force until the store has spoken.
-    pub(crate) known: Vec<Peer>,
-}
-
-/// How the data plane stands, for readiness.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// Against what it should be.
-    pub(crate) state: State,
-    /// How many other hosts it serves.
-    pub(crate) peers: usize,
-    /// Whether the store has named all of them.
-    pub(crate) complete: bool,
-}
-
-/// What can be asked of the thread.
-#[derive(Debug)]
-enum Ask {
-    /// Everything there is to say.
-    View(oneshot::Sender<Box<View>>),
-    /// Some of its peers: those after this subnet.
-    Peers(Option<Subnet>, oneshot::Sender<Vec<Peer>>),
-    /// Whether it lives.
-    Ping(oneshot::Sender<()>),
-}
-
-/// A handle on the running thread.
-#[derive(Debug)]
-pub(crate) struct Dataplane {
-    stop: CancellationToken,
-    asks: mpsc::Sender<Ask>,
-    /// Where the store's events go.
-    pub(crate) leases: mpsc::Sender<Vec<Event>>,
-    /// How it stands; closed when the thread has ended.
-    pub(crate) standing: watch::Receiver<Option<Standing>>,
-    /// Changes when the store has said something new of the peers, all of whom it has named before.
-    pub(crate) news: watch::Receiver<u64>,
-    /// Notified when the underlay's interface changed.
-    pub(crate) underlay: Arc<tokio::sync::Notify>,
-}
-
-impl Dataplane {
-    /// Starts the thread for one VTEP.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub(crate) fn start(job: Job, metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        let (asks, asked) = mpsc::channel(4);
-        let (leases, events) = mpsc::channel(PORTIONS_AHEAD);
-        let (say, standing) = watch::channel(None);
-        let (tell, news) = watch::channel(0);
-        let underlay = Arc::new(tokio::sync::Notify::new());
-        let stop = CancellationToken::new();
-        let task = Task {
-            stop: stop.clone(),
-            asked,
-            events,
-            say,
-            tell,
-            heard: 0,
-            underlay: Arc::clone(&underlay),
-            metrics,
-            ops: Tally::default(),
-            notices: Notices::new(Instant::now()),
-            counted: Totals::new(),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name("data-plane".to_owned()).spawn(move || runtime.block_on(task.run(job)))?;
-        Ok(Self { stop, asks, leases, standing, news, underlay })
-    }
-
-    /// All that there is to say of it. None when it has ended or does not answer in time.
-    pub(crate) async fn view(&self) -> Option<Box<View>> {
-        self.ask(Ask::View).await
-    }
-
-    /// A portion of its peers, in the order of their subnets: those after this one. None when it does not answer.
-    pub(crate) async fn peers(&self, after: Option<Subnet>) -> Option<Vec<Peer>> {
-        self.ask(|answer| Ask::Peers(after, answer)).await
-    }
-
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
-        let (answer, answered) = oneshot::channel();
-        let asked = async {
-            self.asks.send(ask(answer)).await.ok()?;
-            answered.await.ok()
-        };
-        tokio::time::timeout(ANSWER, asked).await.ok().flatten()
-    }
-
-    /// Returns when the thread has answered, or ended: that is told otherwise.
-    pub(crate) async fn ping(&self) {
-        let (answer, answered) = oneshot::channel();
-        if self.asks.send(Ask::Ping(answer)).await.is_ok() {
-            let _ = answered.await;
-        }
-    }
-
-    /// Ends the thread, and returns when it writes nothing any more, or hangs: then it cannot write either.
-    pub(crate) async fn stop(self: Arc<Self>) {
-        let mut standing = self.standing.clone();
-        // Whoever else holds a handle is about to let it go.
-        self.stop.cancel();
-        let ended = async { while standing.changed().await.is_ok() {} };
-        if tokio::time::timeout(ANSWER, ended).await.is_err() {
-            tracing::error!(waited = ?ANSWER, "data plane does not end: it hangs in the kernel");
-        }
-    }
-}
-
-struct Task {
-    stop: CancellationToken,
-    asked: mpsc::Receiver<Ask>,
-    events: mpsc::Receiver<Vec<Event>>,
-    say: watch::Sender<Option<Standing>>,
-    tell: watch::Sender<u64>,
+/// What runs on the thread.
+pub(super) struct Task {
+    line: Line,
     /// Portions of leases that have come in.
     heard: u64,
-    underlay: Arc<tokio::sync::Notify>,
     metrics: Arc<Metrics>,
     ops: Tally,
     notices: Notices,
@@ -191,9 +53,15 @@ struct Tally {
 }
 
 impl Task {
-    async fn run(mut self, job: Job) {
+    pub(super) fn new(line: Line, metrics: Arc<Metrics>) -> Self {
+        let (ops, notices, counted) = (Tally::default(), Notices::new(Instant::now()), Totals::new());
+        Self { line, heard: 0, metrics, ops, notices, counted }
+    }
+
+    /// Runs until it is told to stop, or its handle is dropped.
+    pub(super) async fn run(mut self, job: Job) {
         let mut said = None;
-        while !self.stop.is_cancelled() {
+        while !self.line.stop.is_cancelled() {
             let opened = async {
                 let Job { scope, spec, local, guard, .. } = job.clone();
                 Reconciler::new(Netlink::open(scope)?, spec, local, guard, Instant::now()).await
@@ -206,7 +74,7 @@ impl Task {
                 Err(error) => {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
-                    while let Ok(ask) = self.asked.try_recv() {
+                    while let Ok(ask) = self.line.asked.try_recv() {
                         answer::<Netlink>(ask, None).await;
                     }
                 }
@@ -218,7 +86,7 @@ impl Task {
         let mut said = None;
         let (mut audited, seed) = (Instant::now(), Rng::from_entropy().bits());
         let mut filter = PeerFilter::new(peers_only, &reconciler).await;
-        while !self.stop.is_cancelled() {
+        while !self.line.stop.is_cancelled() {
             // First, so that a peer's first answer finds the way open.
             filter.step(&mut reconciler, &self.metrics).await;
             match reconciler.step(Instant::now()).await {
@@ -231,7 +99,7 @@ impl Task {
                     if step.more {
                         // Take in what is there already, so that nothing waits for the whole of the work.
                         while reconciler.pending() < PENDING
-                            && let Ok(events) = self.events.try_recv()
+                            && let Ok(events) = self.line.events.try_recv()
                         {
                             self.take_in(&events, &mut reconciler);
                         }
@@ -243,7 +111,7 @@ impl Task {
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     reconciler.audit();
                     // Trouble is when people ask, and what is due already would go first half of the time.
-                    while let Ok(ask) = self.asked.try_recv() {
+                    while let Ok(ask) = self.line.asked.try_recv() {
                         answer(ask, Some((&reconciler, &mut filter))).await;
                     }
                 }
@@ -251,18 +119,18 @@ impl Task {
             let audit = audited + audit_pause(&reconciler, filter.look_cost(), seed);
             let due = [reconciler.next_due(), filter.next_due()].into_iter().flatten().fold(audit, Instant::min);
             tokio::select! {
-                events = self.events.recv() => match events {
+                events = self.line.events.recv() => match events {
                     Some(events) => self.take_in(&events, &mut reconciler),
                     None => return,
                 },
-                () = self.stop.cancelled() => return,
+                () = self.line.stop.cancelled() => return,
                 heard = reconciler.listen() => if let Err(error) = heard {
                     self.trouble(&error, &mut said);
                     tokio::time::sleep(KERNEL_PAUSE).await;
                     reconciler.audit();
                 },
                 () = filter.listen() => {}
-                Some(ask) = self.asked.recv() => answer(ask, Some((&reconciler, &mut filter))).await,
+                Some(ask) = self.line.asked.recv() => answer(ask, Some((&reconciler, &mut filter))).await,
                 () = tokio::time::sleep_until(due.into()) => {
                     if audit <= Instant::now() {
                         reconciler.audit();
@@ -283,7 +151,7 @@ impl Task {
     fn account<K: Kernel>(&mut self, step: &Step, reconciler: &mut Reconciler<K>, filter: &PeerFilter) {
         self.notices.log(reconciler.take_notices(), Instant::now());
         if reconciler.take_underlay_changed() {
-            self.underlay.notify_one();
+            self.line.underlay.notify_one();
         }
         if step.ops > 0 {
             self.metrics.sent_batches(1);
@@ -304,9 +172,9 @@ impl Task {
         }
         self.count(reconciler);
         let complete = reconciler.peers().is_complete();
-        put(&self.say, Some(Standing { state: filter.judge(reconciler.state()), peers: reconciler.desired().len(), complete }));
+        put(&self.line.say, Some(Standing { state: filter.judge(reconciler.state()), peers: reconciler.desired().len(), complete }));
         if complete {
-            put(&self.tell, self.heard);
+            put(&self.line.tell, self.heard);
         }
     }
 
@@ -339,7 +207,7 @@ impl Task {
         let text = error.to_string();
         if said.as_ref() != Some(&text) {
             tracing::error!(error = %text, retry_in = ?KERNEL_PAUSE, "kernel cannot be programmed");
-            self.say.send_modify(|standing| {
+            self.line.say.send_modify(|standing| {
                 let (peers, complete) = standing.take().map_or((0, false), |standing| (standing.peers, standing.complete));
                 *standing = Some(Standing { state: State::Troubled(1, text.clone()), peers, complete });
             });

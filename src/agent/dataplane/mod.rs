@@ -1,0 +1,148 @@
+//! The data-plane thread: the one place that speaks to the kernel while the agent runs.
+//!
+//! It has a runtime of its own, so that a slow store, a scrape or a status of fifty thousand peers never stands between a
+//! kernel event and its repair. It ends when it is stopped or its [`Dataplane`] handle is dropped, and leaves the kernel as it is.
+
+mod task;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use lease::{Event, Subnet};
+use overlay::{Guard, Local, Peer, Scope, State, VtepSpec};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::view::View;
+use crate::metrics::Metrics;
+use task::Task;
+
+/// Portions of leases that may wait: a few, so that the store is read ahead while the kernel is written, and no more, so
+/// that fifty thousand leases are never all in memory.
+const PORTIONS_AHEAD: usize = 4;
+
+/// How long the thread may take for an answer: its longest batch, a dump of 50 000 peers, and room.
+const ANSWER: Duration = Duration::from_secs(4);
+
+/// What a data plane is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    /// What of the kernel is its own.
+    pub(crate) scope: Scope,
+    /// The device that it keeps.
+    pub(crate) spec: VtepSpec,
+    /// What the other hosts' records are held against.
+    pub(crate) local: Local,
+    /// Whether it believes a store that suddenly lacks peers.
+    pub(crate) guard: Guard,
+    /// Whether VXLAN packets of known peers alone are let in.
+    pub(crate) peers_only: bool,
+    /// Peers that an earlier run knew, in force until the store has spoken.
+    pub(crate) known: Vec<Peer>,
+}
+
+/// How the data plane stands, for readiness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Against what it should be.
+    pub(crate) state: State,
+    /// How many other hosts it serves.
+    pub(crate) peers: usize,
+    /// Whether the store has named all of them.
+    pub(crate) complete: bool,
+}
+
+/// What can be asked of the thread.
+#[derive(Debug)]
+enum Ask {
+    /// Everything there is to say.
+    View(oneshot::Sender<Box<View>>),
+    /// Some of its peers: those after this subnet.
+    Peers(Option<Subnet>, oneshot::Sender<Vec<Peer>>),
+    /// Whether it lives.
+    Ping(oneshot::Sender<()>),
+}
+
+/// The thread's ends of what connects it with its handle.
+#[derive(Debug)]
+struct Line {
+    stop: CancellationToken,
+    asked: mpsc::Receiver<Ask>,
+    events: mpsc::Receiver<Vec<Event>>,
+    say: watch::Sender<Option<Standing>>,
+    tell: watch::Sender<u64>,
+    underlay: Arc<tokio::sync::Notify>,
+}
+
+/// A handle on the running thread.
+#[derive(Debug)]
+pub(crate) struct Dataplane {
+    stop: CancellationToken,
+    asks: mpsc::Sender<Ask>,
+    /// Where the store's events go.
+    pub(crate) leases: mpsc::Sender<Vec<Event>>,
+    /// How it stands; closed when the thread has ended.
+    pub(crate) standing: watch::Receiver<Option<Standing>>,
+    /// Changes when the store has said something new of the peers, all of whom it has named before.
+    pub(crate) news: watch::Receiver<u64>,
+    /// Notified when the underlay's interface changed.
+    pub(crate) underlay: Arc<tokio::sync::Notify>,
+}
+
+impl Dataplane {
+    /// Starts the thread for one VTEP.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(job: Job, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let (asks, asked) = mpsc::channel(4);
+        let (leases, events) = mpsc::channel(PORTIONS_AHEAD);
+        let (say, standing) = watch::channel(None);
+        let (tell, news) = watch::channel(0);
+        let underlay = Arc::new(tokio::sync::Notify::new());
+        let stop = CancellationToken::new();
+        let task = Task::new(Line { stop: stop.clone(), asked, events, say, tell, underlay: Arc::clone(&underlay) }, metrics);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("data-plane".to_owned()).spawn(move || runtime.block_on(task.run(job)))?;
+        Ok(Self { stop, asks, leases, standing, news, underlay })
+    }
+
+    /// All that there is to say of it. None when it has ended or does not answer in time.
+    pub(crate) async fn view(&self) -> Option<Box<View>> {
+        self.ask(Ask::View).await
+    }
+
+    /// A portion of its peers, in the order of their subnets: those after this one. None when it does not answer.
+    pub(crate) async fn peers(&self, after: Option<Subnet>) -> Option<Vec<Peer>> {
+        self.ask(|answer| Ask::Peers(after, answer)).await
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.asks.send(ask(answer)).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(ANSWER, asked).await.ok().flatten()
+    }
+
+    /// Returns when the thread has answered, or ended: that is told otherwise.
+    pub(crate) async fn ping(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.asks.send(Ask::Ping(answer)).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+
+    /// Ends the thread, and returns when it writes nothing any more, or hangs: then it cannot write either.
+    pub(crate) async fn stop(self: Arc<Self>) {
+        let mut standing = self.standing.clone();
+        // Whoever else holds a handle is about to let it go.
+        self.stop.cancel();
+        let ended = async { while standing.changed().await.is_ok() {} };
+        if tokio::time::timeout(ANSWER, ended).await.is_err() {
+            tracing::error!(waited = ?ANSWER, "data plane does not end: it hangs in the kernel");
+        }
+    }
+}
