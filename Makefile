@@ -22,8 +22,8 @@ export RUST_BACKTRACE := 0
 TESTS ?=
 # How many leases `make bench` measures with.
 SIZES ?= 1000,5000,20000,50000
-# How long `make soak` takes, roughly, such as 10m or 1h, and which family alone.
-SOAK ?=
+# How long `make soak` takes, roughly, such as 22m, which is all of it once, or 1h; and which family alone.
+SOAK ?= 5m
 FAMILY ?=
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 30
