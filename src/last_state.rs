@@ -113,6 +113,10 @@ impl LastState {
     /// # Errors
     /// [`ReadError`].
     pub fn read(path: &Path) -> Result<Option<(Self, Vec<Peer>)>, ReadError> {
+        // Others, such as a FIFO, could keep us waiting.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(io::Error::other("it is no file").into());
+        }
         match File::open(path) {
             Ok(file) => Self::parse(BufReader::new(file)).map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -81,6 +81,8 @@ pub struct Keeper<S> {
     backoff: Backoff,
     /// The lease that we have had, as it stood last: from then on it is this subnet or none.
     last: Option<Entry>,
+    /// What was ours when we began, until the store has said how it stands.
+    trusted: Option<Held>,
     state: watch::Sender<LeaseState>,
     events: mpsc::Receiver<Event>,
 }
@@ -94,10 +96,28 @@ impl<S: LeaseStore> Keeper<S> {
         let (state, states) = watch::channel(LeaseState::Claiming { reason: String::new() });
         let (sender, events) = mpsc::channel(EVENTS);
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Rng::new(rng.bits()));
-        (Self { store, claim, margin, rng, backoff, last: None, state, events }, states, sender)
+        (Self { store, claim, margin, rng, backoff, last: None, trusted: None, state, events }, states, sender)
     }
 
-    /// Goes on with a lease that this process has held before: it is that one or none.
+    /// Goes on with a lease that this process holds: it is that one or none. Where there is nothing new to be told to the others,
+    /// it stays ours until the store says otherwise or its time is over, also while the store is away.
+    #[must_use]
+    pub fn holding(mut self, held: &Held) -> Self {
+        let nothing_new = held.entry.record.as_ref().is_ok_and(|record| (self.claim.record)(Some(record)) == *record);
+        self.last = Some(held.entry.clone());
+        self.trusted = Some(held.clone()).filter(|_| nothing_new);
+        if let Some(held) = self.trusted().cloned() {
+            self.tell(LeaseState::Held(held));
+        }
+        self
+    }
+
+    /// The lease that this process held when this keeper began, unless its time is over.
+    fn trusted(&self) -> Option<&Held> {
+        self.trusted.as_ref().filter(|held| held.expires.is_none_or(|end| end > Instant::now()))
+    }
+
+    /// Goes on with a lease that was held before: it is that one or none.
     #[must_use]
     pub fn resuming(mut self, entry: &Entry) -> Self {
         self.last = Some(entry.clone());
@@ -135,6 +155,7 @@ impl<S: LeaseStore> Keeper<S> {
             match self.attempt().await {
                 Ok(held) => {
                     self.backoff.reset();
+                    self.trusted = None;
                     return held;
                 }
                 Err(error @ (ClaimError::HeldByOther(_) | ClaimError::HeldByClone(_))) => {
@@ -145,6 +166,10 @@ impl<S: LeaseStore> Keeper<S> {
                 }
                 Err(error) => {
                     let pause = if matches!(error, ClaimError::NoSubnet(_)) { POOL_PATIENCE } else { self.backoff.step() };
+                    if matches!(error, ClaimError::Store(_)) && self.trusted().is_some() {
+                        self.pause(pause).await;
+                        continue;
+                    }
                     let news = self.tell(LeaseState::Claiming { reason: error.to_string() });
                     // Of a store that does not answer, the store says so itself.
                     if news && !matches!(error, ClaimError::Store(_)) {

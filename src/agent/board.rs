@@ -20,6 +20,8 @@ pub(crate) struct Facts {
     /// The subnets, while the lease is being claimed again too.
     pub(crate) key: Option<LeaseKey>,
     pub(crate) dataplane: Option<Arc<Dataplane>>,
+    /// Whether the store has named all peers before, in this process: what is known is then all there is to know for now.
+    pub(crate) known: bool,
     /// Whether the data plane's thread does not answer.
     pub(crate) stuck: bool,
     /// What is the matter with the newest network configuration, while an older one is in force.

@@ -45,8 +45,10 @@ pub(crate) use sources::{Usable, store_of, usable};
 /// How often the data plane is asked whether it lives.
 const PULSE: Duration = Duration::from_secs(10);
 
-/// So many sessions in a row may end early before the next one waits: a burst of changes is no fight.
+/// So many sessions in a row may end early before each next one waits a little: a burst of changes is no fight, and what
+/// somebody keeps changing is still followed within a second.
 const SHORT_SESSIONS: u32 = 5;
+const SHORT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Between a session that ended in an error and the next; one that ends sooner has ended early.
 const SESSION_PAUSE: Duration = Duration::from_secs(1);
@@ -58,7 +60,10 @@ const SESSION_PAUSE: Duration = Duration::from_secs(1);
 /// runs here already.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(agent(options))
+    let ended = runtime.block_on(agent(options));
+    // A file system that hangs must not keep us.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn agent(options: Options) -> anyhow::Result<()> {
@@ -107,7 +112,7 @@ async fn run_sessions(mut sessions: Sessions) -> std::convert::Infallible {
                 tracing::info!(why, "beginning again from the kernel as it is");
                 short = if began.elapsed() < SESSION_PAUSE { short + 1 } else { 0 };
                 if short > SHORT_SESSIONS {
-                    tokio::time::sleep(SESSION_PAUSE).await;
+                    tokio::time::sleep(SHORT_PAUSE).await;
                 }
             }
             Err(error) => {

@@ -24,6 +24,9 @@ use crate::last_state::LastState;
 /// How long a store may leave the first question without an answer before it counts as away.
 const STORE_PATIENCE: Duration = Duration::from_secs(3);
 
+/// So far back a clock may have been put since the state was written. One that is further off tells nothing of a lease's end.
+const CLOCK_SLACK: Duration = Duration::from_secs(2 * 3600);
+
 /// After a change: until a burst of them is over.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -72,6 +75,11 @@ async fn load(path: Option<&Path>, config_key: &str, place: &Place) -> Result<Kn
     }
     if state.record.owner != Some(place.owner) {
         return refuse("was written by another machine, or with another network card".to_owned());
+    }
+    if state.written > unix(SystemTime::now() + CLOCK_SLACK) {
+        return refuse(
+            "was written later than now: this machine's clock is wrong, and whether the lease has ended cannot be told".to_owned(),
+        );
     }
     if state.ends.is_some_and(|ends| ends <= unix(SystemTime::now())) {
         return refuse("speaks of a lease that has ended since: the subnet may be another host's".to_owned());
@@ -128,6 +136,10 @@ impl Running {
                 }
             };
             let trouble = outcome.err();
+            if trouble.is_some() {
+                // A disk that is full may have room later.
+                due = Some(Instant::now() + WRITE_PAUSE);
+            }
             if let Some(error) = trouble.as_ref().filter(|_| trouble != said) {
                 tracing::warn!(error, "last state cannot be kept: a start while the store is away would go without it");
             }

@@ -98,12 +98,18 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
     if facts.stale.is_some() && what_is_known_is_there && !lost && facts.blocked.is_none() && facts.subnet_file.is_none() {
         return Readiness::ReadyBut(STALE.to_owned());
     }
+    let in_step = standing.is_some_and(|standing| match standing.state {
+        State::InStep => true,
+        // All peers were named before, and the store has nothing to say: what is known is in the kernel.
+        State::Waiting => facts.known,
+        State::Converging(_) | State::Troubled(..) => false,
+    });
     let reason = match (facts.blocked.as_ref(), lease, standing) {
         (Some(reason), ..) => reason.clone(),
         (None, Some(LeaseState::Claiming { reason }), _) if reason.is_empty() => "claiming a lease".to_owned(),
         (None, Some(LeaseState::Claiming { reason }), _) => format!("no lease: {reason}"),
         (None, Some(LeaseState::Lost { reason }), _) => format!("lease lost: {reason}"),
-        (None, Some(LeaseState::Held(_)), Some(Standing { state: State::InStep, .. })) => match &facts.subnet_file {
+        (None, Some(LeaseState::Held(_)), _) if in_step => match &facts.subnet_file {
             None => return Readiness::Ready,
             Some(error) => error.clone(),
         },

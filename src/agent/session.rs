@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
-use lease::keeper::{Keeper, LeaseState};
+use lease::keeper::{Held, Keeper, LeaseState};
 use lease::store::etcd::EtcdStore;
 use lease::{Entry, Event, MacAddr, NetworkConfig, Owner, Rng, VxlanConfig};
 use overlay::underlay::Underlay;
@@ -44,8 +44,13 @@ struct Memory {
     owner: Option<Owner>,
     /// The lease that we have held: from then on it is that one or none, since containers have their addresses from it.
     held: Option<Entry>,
+    /// The same, as it stood when the last session ended, if it was ours then.
+    last: Option<Held>,
     /// The configuration in force, for when the store has not said anything yet.
     config: Option<Usable>,
+    /// The peers that were in force, and whether the store had named all.
+    peers: Vec<Peer>,
+    complete: bool,
 }
 
 impl Sessions {
@@ -95,8 +100,10 @@ impl Sessions {
         let job = Job { scope, spec, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known };
         let dataplane = Dataplane::start(job, Arc::clone(&self.metrics)).context("cannot start the data plane's thread")?;
         let dataplane = Arc::new(dataplane);
+        let known_before = self.memory.complete;
         self.board.change(|facts| {
             facts.key = Some(entry.key);
+            facts.known = known_before;
             facts.dataplane = Some(Arc::clone(&dataplane));
         });
         tasks.spawn(dispatch(self.store.clone(), Arc::clone(&dataplane), entry.key, tell));
@@ -119,6 +126,15 @@ impl Sessions {
                 None => Err(anyhow::anyhow!("the lease is no longer kept")),
             },
             _ = async { while running.changed().await.is_ok() {} } => Err(anyhow::anyhow!("the data plane's thread has ended")),
+        };
+        self.memory.peers = dataplane.all_peers().await;
+        self.memory.complete |= dataplane.standing.borrow().as_ref().is_some_and(|standing| standing.complete);
+        self.memory.last = match &*lease.borrow() {
+            LeaseState::Held(held) => {
+                self.memory.held = Some(held.entry.clone());
+                Some(held.clone())
+            }
+            LeaseState::Claiming { .. } | LeaseState::Lost { .. } => None,
         };
         // The next session must not meet this one in the kernel.
         tasks.shutdown().await;
@@ -171,10 +187,10 @@ impl Sessions {
         };
         let silent = self.feed.borrow().is_none();
         if let Some(usable) = self.memory.config.clone().filter(|_| silent) {
-            return Ok((usable, Vec::new()));
+            return Ok((usable, std::mem::take(&mut self.memory.peers)));
         }
         let (usable, peers) = tokio::select! {
-            usable = next_usable(&mut self.feed, key, refused) => (usable.context("the configuration is no longer followed")?, Vec::new()),
+            usable = next_usable(&mut self.feed, key, refused) => (usable.context("the configuration is no longer followed")?, std::mem::take(&mut self.memory.peers)),
             known = remember::when_the_store_is_away(self.options.state_file.as_deref(), &self.store, place), if silent => {
                 let Known { usable, entry, peers, written } = known;
                 let age = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs().saturating_sub(written);
@@ -200,9 +216,11 @@ impl Sessions {
         }
         let claim = place::claim_for(place, &usable.config, usable.vxlan, remembered.key()).await?;
         let (mut keeper, lease, tell) = Keeper::new(self.store.clone(), claim, self.options.renew_margin, Rng::from_entropy());
-        if let Some(entry) = &self.memory.held {
-            keeper = keeper.resuming(entry);
-        }
+        keeper = match (&self.memory.last, &self.memory.held) {
+            (Some(held), _) => keeper.holding(held),
+            (None, Some(entry)) => keeper.resuming(entry),
+            (None, None) => keeper,
+        };
         Ok((keeper, lease, tell))
     }
 
@@ -221,7 +239,20 @@ struct Clear(Board);
 impl Drop for Clear {
     fn drop(&mut self) {
         self.0.change(|facts| {
-            let Facts { blocked: _, underlay: _, owner: _, lease, key: _, dataplane, stuck: _, config, subnet_file, stale: _, warnings: _ } = facts;
+            let Facts {
+                blocked: _,
+                underlay: _,
+                owner: _,
+                lease,
+                key: _,
+                dataplane,
+                known: _,
+                stuck: _,
+                config,
+                subnet_file,
+                stale: _,
+                warnings: _,
+            } = facts;
             *lease = None;
             *dataplane = None;
             *config = None;
@@ -230,14 +261,14 @@ impl Drop for Clear {
     }
 }
 
-/// Takes the mark of a stale start away, once the lease is held and the store has named all peers.
+/// Takes the mark of a stale start away, once the store has said how our lease stands, and named all peers.
 async fn freshen(board: Board, mut lease: watch::Receiver<LeaseState>, mut standing: watch::Receiver<Option<Standing>>) {
     if board.look().borrow().stale.is_none() {
         return;
     }
-    let held = lease.wait_for(|lease| matches!(lease, LeaseState::Held(_))).await.is_ok();
+    let known = lease.wait_for(|lease| matches!(lease, LeaseState::Held(_) | LeaseState::Lost { .. })).await.is_ok();
     let complete = standing.wait_for(|standing| standing.as_ref().is_some_and(|standing| standing.complete)).await.is_ok();
-    if held && complete {
+    if known && complete {
         tracing::info!("the store has spoken: the last state is behind us");
         board.change(|facts| facts.stale = None);
     }

@@ -108,6 +108,9 @@ pub enum OptionsError {
         /// The one that is not.
         needed: &'static str,
     },
+    /// One file cannot be two things.
+    #[error("--state-file names the subnet file or its status socket: give it a name of its own, such as /var/lib/loden/state")]
+    StateFile,
     /// Both say the same thing.
     #[error("--etcd-password and --etcd-password-file are both given: leave one away")]
     TwoPasswords,
@@ -163,6 +166,9 @@ impl TryFrom<AgentFlags> for Options {
         let HealthFlags { healthz_ip, healthz_port } = health;
         let LoggingFlags { verbosity, version: _ } = logging;
         let etcd = EtcdOptions::try_from(etcd)?;
+        if state_file.0.as_ref().is_some_and(|state| *state == subnet_file || *state == crate::status::socket_path(&subnet_file)) {
+            return Err(OptionsError::StateFile);
+        }
         let mut without_effect = later.without_effect();
         without_effect.extend(etcd.tls_without_effect());
         Ok(Self {

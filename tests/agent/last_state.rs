@@ -83,6 +83,7 @@ fn a_state_that_cannot_be_gone_on_from_is_named_and_the_store_is_waited_for() ->
     let ends = good.split("\"ends\":").nth(1).and_then(|rest| rest.split(',').next()).context("no end")?.to_owned();
     for (text, words) in [
         (good.replace(&format!("\"ends\":{ends}"), "\"ends\":1000"), "has ended since"),
+        (good.replace("\"written\":", "\"written\":9"), "clock is wrong"),
         (good.replace("/coreos.com/network/config", "/other/config"), "is of the network under /other/config"),
         (good.replace("Owner\\\":\\\"", "Owner\\\":\\\"0"), "another machine"),
         (good.replace("peers 1", "peers 2"), "announces another number of peers"),
@@ -99,6 +100,17 @@ fn a_state_that_cannot_be_gone_on_from_is_named_and_the_store_is_waited_for() ->
     world.etcd.restart()?;
     member.agent.wait_ready(PATIENCE)?;
     member.wait_peers(&peers)
+}
+
+#[test]
+fn a_fifo_in_its_place_keeps_nobody_waiting() -> Result<()> {
+    let mut world = World::new()?;
+    let (mut member, _) = booted(&mut world, [201])?;
+    world.etcd.kill()?;
+    member.host.run(&["sh", "-ec", &format!("rm {STATE}; mkfifo {STATE}")])?;
+    member.agent.restart()?;
+    member.wait_log(&["no last state to go on from", "it is no file"])?;
+    member.agent.terminate().map(drop)
 }
 
 #[test]

@@ -152,3 +152,27 @@ fn a_configuration_that_cannot_be_used_or_followed_is_named_and_the_one_before_s
     member.agent.wait_ready(PATIENCE)?;
     member.wait_peers(peers.iter().chain([&joined]))
 }
+
+#[test]
+fn an_underlay_that_changes_while_the_store_is_away_costs_no_peer_and_no_readiness() -> Result<()> {
+    let mut world = World::new()?;
+    let peers = world.peers([201, 202, 203])?;
+    let mut member = world.member("h1")?;
+    member.wait_peers(&peers)?;
+    world.etcd.kill()?;
+    member.wait_status("that the store is down", |status| status["store"]["state"] == "down")?;
+    for mtu in [1400, 1300, 1500] {
+        // What the kernel lacks at the moment of the change is not forgotten.
+        member.host.ip_batch(&format!("link set eth0 mtu {mtu}\nlink del flannel.1\n"))?;
+        wait_for("the MTU to follow", PATIENCE, || {
+            ensure!(member.vtep()?["mtu"] == mtu - 50);
+            Ok(())
+        })?;
+        member.wait_peers(&peers)?;
+        member.agent.wait_ready(PATIENCE)?;
+    }
+    world.etcd.restart()?;
+    world.etcd.del(&peers[0].key())?;
+    member.wait_peers(&peers[1..])?;
+    member.agent.wait_ready(PATIENCE)
+}

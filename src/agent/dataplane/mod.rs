@@ -118,6 +118,15 @@ impl Dataplane {
         self.ask(|answer| Ask::Peers(after, answer)).await
     }
 
+    /// All of its peers, as far as it answers.
+    pub(crate) async fn all_peers(&self) -> Vec<Peer> {
+        let mut all: Vec<Peer> = Vec::new();
+        while let Some(portion) = self.peers(all.last().map(|peer| peer.subnet)).await.filter(|portion| !portion.is_empty()) {
+            all.extend(portion);
+        }
+        all
+    }
+
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
