@@ -51,7 +51,7 @@ fn a_host_that_boots_while_the_store_is_away_goes_on_from_its_last_state_until_t
     member.wait_metric("loden_stale", 0.0)?;
     let lease = member.lease(&world)?;
     ensure!(leases.contains(&lease), "{lease:?} is not as it was: {leases:?}");
-    ensure!(member.log_lines(&["not ready any more"]) == 0, "{}", member.agent.log_tail());
+    ensure!(member.log_lines(&["not ready any more", "lease"]) == 0, "{}", member.agent.log_tail());
     Ok(())
 }
 
