@@ -30,7 +30,7 @@ const AUDIT_A_PEER: Duration = Duration::from_micros(4);
 /// The kernel does not answer, or refuses everything: how long until it is tried again.
 const KERNEL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Peers in one portion of [`Dataplane::peers`]: some 50 kB.
+/// Peers in one portion of [`super::Dataplane::peers`]: some 50 kB.
 const PORTION: usize = 1_024;
 
 /// What runs on the thread.
