@@ -5,8 +5,10 @@
 //! the same fault. A case is a function whose name is a sentence; docs/compatibility.md names them.
 //! What the peer does badly is recorded and is nobody's failure here.
 
+mod belongings;
 mod case;
 mod families;
+mod outside;
 mod peer;
 mod report;
 mod scene;

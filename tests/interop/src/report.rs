@@ -34,7 +34,9 @@ pub struct Report {
 impl Report {
     /// Something that has to hold.
     pub fn gate(&mut self, wanted: impl Into<String>, holds: bool, seen: impl fmt::Display) {
-        self.gates.push(Gate { wanted: wanted.into(), seen: seen.to_string(), holds });
+        // What ping says has several lines.
+        let seen = seen.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        self.gates.push(Gate { wanted: wanted.into(), seen, holds });
     }
 
     /// What flanneld and loden did. It is for a gate to say what loden has to do.

@@ -1,12 +1,13 @@
 //! Hosts with either agent and a container each, on one store.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use testkit::world::{CONFIG, Member, PATIENCE, VTEP, World};
 use testkit::{AgentOptions, Container, Entry, Mesh, wait_for};
 
 use crate::Agents;
+use crate::outside::Knocks;
 use crate::peer::Which;
 
 /// A host, the agent that runs on it, and a container.
@@ -79,15 +80,21 @@ impl Scene {
         self.agents.options(which, &self.world, &self.flags)
     }
 
-    /// loden under flanneld's name.
-    pub(crate) fn options_as_flanneld(&self, party: &Party) -> Result<AgentOptions> {
-        self.agents.loden_as_flanneld(&self.world, &party.member.host, &self.flags)
+    /// loden under flanneld's name, on the first host.
+    pub(crate) fn options_as_flanneld(&self) -> Result<AgentOptions> {
+        let host = &self.parties.first().context("there is no host")?.member.host;
+        self.agents.loden_as_flanneld(&self.world, host, &self.flags)
     }
 
     /// A further host, whose agent is ready, with a container.
     pub(crate) fn join(&mut self, which: Which) -> Result<&mut Party> {
         let name = format!("{}{}", if which == Which::Flanneld { 'f' } else { 'l' }, self.parties.len() + 1);
-        let mut member = Member::on(self.world.lab.host(&name)?, self.options(which)?)?;
+        let host = self.world.lab.host(&name)?;
+        if which == Which::Flanneld {
+            // flanneld leaves that to whoever sets the host up; loden switches it on itself.
+            host.run(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"])?;
+        }
+        let mut member = Member::on(host, self.options(which)?)?;
         member.agent.wait_ready(PATIENCE)?;
         wait_for("the subnet file", PATIENCE, || member.host.subnet_env())?;
         let container = member.host.container(&format!("c-{name}"))?;
@@ -98,6 +105,16 @@ impl Scene {
     /// Several, one after the other.
     pub(crate) fn join_all(&mut self, parties: &[Which]) -> Result<()> {
         parties.iter().try_for_each(|which| self.join(*which).map(drop))
+    }
+
+    /// The first host: the one that things are done to.
+    pub(crate) fn first(&mut self) -> Result<&mut Party> {
+        self.parties.first_mut().context("there is no host")
+    }
+
+    /// The first host's container knocks outside.
+    pub(crate) fn knock(&self) -> Result<Knocks> {
+        Knocks::start(self.world.lab.switch(), &self.parties.first().context("there is no host")?.container)
     }
 
     /// The hosts, of which there have to be so many.
@@ -128,11 +145,11 @@ impl Scene {
         self.world.etcd.get_prefix(testkit::world::SUBNETS)
     }
 
-    /// Waits until nothing with this text is left on anybody's VTEP, the named host's left out; how long that took.
-    pub(crate) fn forgotten(&self, text: &str, but: &str) -> Result<Duration> {
-        let start = std::time::Instant::now();
-        for party in self.parties.iter().filter(|party| party.name() != but) {
-            wait_for(&format!("{} to be forgotten on {}", text, party.name()), PATIENCE, || {
+    /// Waits until nothing with this text is left on anybody's VTEP; how long that took.
+    pub(crate) fn forgotten(&self, text: &str) -> Result<Duration> {
+        let start = Instant::now();
+        for party in &self.parties {
+            wait_for(&format!("{text} to be forgotten on {}", party.name()), PATIENCE, || {
                 let left: Vec<_> = party.member.entries()?.into_iter().filter(|entry| entry.contains(text)).collect();
                 ensure!(left.is_empty(), "there is {left:?} on {VTEP}");
                 Ok(())

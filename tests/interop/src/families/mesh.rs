@@ -1,6 +1,6 @@
 //! A mesh of hosts some of which run flanneld, others loden.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use testkit::world::PATIENCE;
 use testkit::Lab;
@@ -38,17 +38,15 @@ fn hosts_that_join_a_mixed_mesh_are_reached_by_all(agents: &Agents, report: &mut
 fn hosts_that_leave_a_mixed_mesh_are_forgotten_by_all(agents: &Agents, report: &mut Report) -> Result<()> {
     let mut scene = Scene::with(agents, &[Flanneld, Loden, Flanneld, Loden])?;
     scene.whole(PATIENCE)?;
-    let [_, _, f3, l4] = scene.parties()?;
-    let (f3_key, f3_prefix, f3_name) = (f3.member.key()?, f3.prefix()?, f3.name().to_owned());
-    let (l4_prefix, l4_name) = (l4.prefix()?, l4.name().to_owned());
-    f3.member.agent.terminate()?;
+    let mut l4 = scene.parties.pop().context("four hosts")?;
     l4.member.agent.terminate()?;
     l4.member.agent.ask_with_flags("release")?;
-    gone(&scene, &l4_prefix, &l4_name, "a loden host has released its lease", report);
+    gone(&scene, &l4, "a loden host has released its lease", report)?;
+    let mut f3 = scene.parties.pop().context("three hosts")?;
+    f3.member.agent.terminate()?;
     // flanneld has no way to leave: this is what its lease's end does a day later.
-    scene.world.etcd.del(&f3_key)?;
-    gone(&scene, &f3_prefix, &f3_name, "a flanneld host's lease has ended", report);
-    scene.parties.truncate(2);
+    scene.world.etcd.del(&f3.member.key()?)?;
+    gone(&scene, &f3, "a flanneld host's lease has ended", report)?;
     whole(&scene, "those that are left reach each other", report);
     Ok(())
 }
@@ -135,9 +133,11 @@ pub(crate) fn whole(scene: &Scene, wanted: &str, report: &mut Report) {
     report.gate(format!("{wanted}, with the full MTU and no fragments"), pings.is_ok(), seen);
 }
 
-fn gone(scene: &Scene, prefix: &str, but: &str, what: &str, report: &mut Report) {
-    let took = scene.forgotten(&format!("{prefix}."), but);
+/// The gate that nobody knows a host any more.
+fn gone(scene: &Scene, party: &Party, what: &str, report: &mut Report) -> Result<()> {
+    let took = scene.forgotten(&format!("{}.", party.prefix()?));
     report.gate(format!("{what}: nobody has an entry of it any more"), took.is_ok(), shown(&took));
+    Ok(())
 }
 
 fn shown(took: &Result<std::time::Duration>) -> String {
