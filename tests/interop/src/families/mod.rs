@@ -1,5 +1,6 @@
 //! The families of cases.
 
+mod defects;
 mod mesh;
 mod takeover;
 
@@ -10,6 +11,10 @@ pub const FLANNELD: &[Family] = &[
     Family { name: "mesh", cases: mesh::CASES },
     Family { name: "takeover", cases: takeover::TAKEOVER },
     Family { name: "rollback", cases: takeover::ROLLBACK },
+    Family { name: "device", cases: defects::DEVICE },
+    Family { name: "entries", cases: defects::ENTRIES },
+    Family { name: "leases", cases: defects::LEASES },
+    Family { name: "start", cases: defects::START },
 ];
 
 /// Those beside a real Docker.
