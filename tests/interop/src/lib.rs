@@ -7,6 +7,8 @@
 
 mod belongings;
 mod case;
+mod docker;
+mod dropin;
 mod families;
 mod outside;
 mod peer;

@@ -1,6 +1,7 @@
 //! The families of cases.
 
 mod defects;
+mod docker;
 mod mesh;
 mod takeover;
 
@@ -18,4 +19,4 @@ pub const FLANNELD: &[Family] = &[
 ];
 
 /// Those beside a real Docker.
-pub const DOCKER: &[Family] = &[];
+pub const DOCKER: &[Family] = &[Family { name: "docker", cases: docker::CASES }];
