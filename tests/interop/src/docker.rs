@@ -82,7 +82,9 @@ impl Docker {
         let mut client = self.client();
         finish(client.args(["import", "-", "loden-test"]).stdin(layer))?;
         tar.wait()?;
-        self.ask(["run", "--detach", "--name", name, "loden-test", "/bin/busybox", "sleep", "86400"])?;
+        // Process 1 of a container ignores what it has no handler for.
+        let sleep = ["--stop-signal", "KILL", "--name", name, "loden-test", "/bin/busybox", "sleep", "86400"];
+        self.ask(["run", "--detach"].iter().chain(&sleep))?;
         let told = |what: &str| Ok::<_, anyhow::Error>(self.ask(["inspect", "--format", what, name])?.trim().to_owned());
         let address = told("{{.NetworkSettings.IPAddress}}")?;
         Ok(DockerContainer {

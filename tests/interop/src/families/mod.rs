@@ -1,7 +1,10 @@
 //! The families of cases.
 
 mod defects;
+mod direct;
 mod docker;
+mod dual;
+mod filter;
 mod mesh;
 mod takeover;
 
@@ -16,6 +19,9 @@ pub const FLANNELD: &[Family] = &[
     Family { name: "entries", cases: defects::ENTRIES },
     Family { name: "leases", cases: defects::LEASES },
     Family { name: "start", cases: defects::START },
+    Family { name: "dual", cases: dual::CASES },
+    Family { name: "direct", cases: direct::CASES },
+    Family { name: "filter", cases: filter::CASES },
 ];
 
 /// Those beside a real Docker.

@@ -66,6 +66,7 @@ fn a_rollback_loses_no_packet_and_keeps_subnet_mac_and_subnet_file(agents: &Agen
 }
 
 fn containers_go_outside_by_masquerade_all_through_a_takeover(agents: &Agents, report: &mut Report) -> Result<()> {
+    report.waits_for("the packet filter");
     let mut play = Play::new(agents, &[Flanneld, Loden])?;
     let knocked = play.knocking(|scene| {
         let options = scene.options(Loden)?;
@@ -76,6 +77,7 @@ fn containers_go_outside_by_masquerade_all_through_a_takeover(agents: &Agents, r
 }
 
 fn containers_go_outside_by_masquerade_all_through_a_rollback(agents: &Agents, report: &mut Report) -> Result<()> {
+    report.waits_for("the packet filter");
     let mut play = Play::new(agents, &[Loden, Flanneld])?;
     let knocked = play.knocking(|scene| {
         let options = scene.options(Flanneld)?;
@@ -86,6 +88,7 @@ fn containers_go_outside_by_masquerade_all_through_a_rollback(agents: &Agents, r
 }
 
 fn after_a_handover_nothing_of_lodens_is_left_and_no_packet_is_lost(agents: &Agents, report: &mut Report) -> Result<()> {
+    report.waits_for("`loden cleanup --handover`");
     let mut play = Play::new(agents, &[Flanneld, Flanneld, Loden])?;
     let before = Belongings::of(&play.scene.first()?.member.host)?;
     let options = play.scene.options(Loden)?;

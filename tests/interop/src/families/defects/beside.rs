@@ -44,12 +44,17 @@ fn mark(outcome: &Outcome) -> String {
 }
 
 /// Whether the condition comes true while one watches, and when; else what was amiss at the end.
-pub(crate) fn soon(what: &str, mut condition: impl FnMut() -> Result<()>) -> Outcome {
+pub(crate) fn soon(what: &str, condition: impl FnMut() -> Result<()>) -> Outcome {
+    within(WATCHED, what, condition)
+}
+
+/// The same, watched for so long.
+pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> Result<()>) -> Outcome {
     let start = Instant::now();
     let mut amiss = String::new();
-    let came = wait_for(what, WATCHED, || condition().inspect_err(|error| amiss = format!("{error:#}")));
+    let came = wait_for(what, limit, || condition().inspect_err(|error| amiss = format!("{error:#}")));
     match came {
         Ok(()) => Outcome::new(true, format!("{what} after {:.0?}", start.elapsed())),
-        Err(_) => Outcome::new(false, format!("not within {WATCHED:?}: {amiss}")),
+        Err(_) => Outcome::new(false, format!("not within {limit:?}: {amiss}")),
     }
 }

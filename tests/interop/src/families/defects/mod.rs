@@ -7,5 +7,5 @@ mod entries;
 mod leases;
 mod start;
 
-pub(crate) use beside::{Outcome, beside, soon};
+pub(crate) use beside::{Outcome, beside, soon, within};
 pub(crate) use {device::CASES as DEVICE, entries::CASES as ENTRIES, leases::CASES as LEASES, start::CASES as START};

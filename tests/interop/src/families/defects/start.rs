@@ -1,13 +1,21 @@
 //! What an agent finds at its start.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use testkit::world::{PATIENCE, Peer, SUBNET_FILE};
 use testkit::wait_for;
 
-use super::{Outcome, beside, soon};
+use super::{Outcome, beside, soon, within};
 use crate::case::cases;
+use crate::peer::Which::Loden;
 use crate::scene::Scene;
 use crate::{Agents, Case, Report};
+
+/// What loden goes on from without a store.
+const STATE: &str = "/var/lib/loden/state";
+/// A store that answers in this time is waited for.
+const BOOT: Duration = Duration::from_secs(8);
 
 pub(crate) const CASES: &[Case] =
     cases![a_peer_that_left_while_the_agent_was_down_is_forgotten, a_host_that_boots_while_the_store_is_away_has_its_network];
@@ -46,11 +54,15 @@ fn a_host_that_boots_while_the_store_is_away_has_its_network(agents: &Agents, re
         let one = &mut parties.first_mut().ok_or_else(|| anyhow::anyhow!("no host"))?.member;
         let known = |entries: Vec<String>| peers.iter().all(|peer| entries.iter().any(|entry| entry.contains(&peer.mac)));
         wait_for("the peer to be known", PATIENCE, || Ok(ensure!(known(one.entries()?))))?;
+        if which == Loden {
+            // It is written when nothing has changed for a moment.
+            wait_for("the last state", PATIENCE, || Ok(ensure!(one.host.read(STATE)?.contains("\npeers 1\n"))))?;
+        }
         one.agent.terminate()?;
         one.host.boot()?;
         world.etcd.kill()?;
         one.agent.restart()?;
-        let file = soon("there is a subnet file", || one.host.read(SUBNET_FILE).map(drop));
+        let file = within(BOOT, "there is a subnet file", || one.host.read(SUBNET_FILE).map(drop));
         let entries = soon("the peers are there", || Ok(ensure!(known(one.entries()?), "the peers are not there")));
         Ok(Outcome::new(file.right && entries.right, format!("{}; {}", file.text, entries.text)))
     })
