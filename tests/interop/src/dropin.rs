@@ -37,8 +37,8 @@ pub(crate) fn options(host: &Host, loden: &str) -> Result<Vec<String>> {
 
 /// The last value of a setting: an empty one before it takes back what other files say.
 fn setting(name: &str) -> Result<&'static str> {
-    let values = TEXT.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    values.last().with_context(|| format!("the drop-in has no {name}"))
+    let mut values = TEXT.lines().rev().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    values.next().with_context(|| format!("the drop-in has no {name}"))
 }
 
 /// `NAME="value"`, a line each.

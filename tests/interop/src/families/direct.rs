@@ -1,9 +1,9 @@
 //! Routes without a tunnel: DirectRouting, and the backend host-gw.
 
 use anyhow::{Result, ensure};
+use testkit::Lab;
 use testkit::wait_for;
 use testkit::world::{PATIENCE, VTEP};
-use testkit::Lab;
 
 use super::defects::{Outcome, beside, soon};
 use super::mesh::whole;
@@ -64,7 +64,11 @@ fn a_takeover_with_direct_routing_leaves_one_route_a_peer(agents: &Agents, repor
     report.gate("flanneld's routes have given way to loden's", tidy.is_ok(), seen);
     for (way, stream) in [("in", stream), ("out", back)] {
         let done = stream.finish()?;
-        report.gate(format!("no packet is lost on the way {way}"), done.sent > 0 && done.lost == 0, format!("{} of {}", done.lost, done.sent));
+        report.gate(
+            format!("no packet is lost on the way {way}"),
+            done.sent > 0 && done.lost == 0,
+            format!("{} of {}", done.lost, done.sent),
+        );
     }
     Ok(())
 }

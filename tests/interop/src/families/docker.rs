@@ -61,7 +61,8 @@ fn docker_containers_reach_each_other_across_hosts_under_forward_policy_drop(_: 
     let [one, two] = &places;
     for (from, to) in [(one, two), (two, one)] {
         for size in [84, from.container.mtu()?] {
-            let (wanted, to) = (format!("{} reaches {} with {size} bytes in one piece", from.container.name, to.container.name), &to.container);
+            let (wanted, to) =
+                (format!("{} reaches {} with {size} bytes in one piece", from.container.name, to.container.name), &to.container);
             // The first packet may wait for a neighbour of Docker's bridge.
             let came = wait_for("an answer", PATIENCE / 4, || from.container.ping(to.address, size));
             report.gate(wanted, came.is_ok(), came.map_or_else(|error| format!("{error:#}"), |()| "an answer".to_owned()));
@@ -101,6 +102,10 @@ fn systemd_accepts_the_units_and_starts_docker_after_loden(_: &Agents, report: &
         anyhow::bail!("systemd-analyze is missing: apt-get install systemd");
     };
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    report.gate("`systemd-analyze verify` has nothing to say of them", done.status.success() && said.trim().is_empty(), format!("{} {said}", done.status));
+    report.gate(
+        "`systemd-analyze verify` has nothing to say of them",
+        done.status.success() && said.trim().is_empty(),
+        format!("{} {said}", done.status),
+    );
     Ok(())
 }

@@ -4,8 +4,9 @@ use std::net::Ipv6Addr;
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnetwork::IpNetwork;
-use testkit::world::PATIENCE;
+use serde_json::Value;
 use testkit::wait_for;
+use testkit::world::PATIENCE;
 
 use super::defects::{Outcome, beside, soon};
 use super::mesh::whole;
@@ -34,7 +35,11 @@ fn in_a_dual_stack_network_hosts_of_both_kinds_reach_each_other_by_both_families
     let addresses = six(&scene)?;
     reach(&scene, &addresses, report);
     let small = scene.whole(PATIENCE);
-    report.gate("all containers reach all by IPv4", small.is_ok(), small.map_or_else(|error| format!("{error:#}"), |took| format!("{took:.1?}")));
+    report.gate(
+        "all containers reach all by IPv4",
+        small.is_ok(),
+        small.map_or_else(|error| format!("{error:#}"), |took| format!("{took:.1?}")),
+    );
     Ok(())
 }
 
@@ -66,7 +71,7 @@ fn in_a_dual_stack_network_the_subnet_file_announces_what_both_devices_carry(age
         let member = &scene.join(which)?.member;
         Ok(soon("device and subnet file say 1430", || {
             let links = member.host.ip_json(&["link", "show", "dev", "flannel-v6.1"])?;
-            let (device, file) = (links[0]["mtu"].as_u64(), member.host.subnet_env()?.mtu()?);
+            let (device, file) = (links.pointer("/0/mtu").and_then(Value::as_u64), member.host.subnet_env()?.mtu()?);
             ensure!(device == Some(INNER.into()) && file == INNER, "flannel-v6.1 has {device:?}, the subnet file announces {file}");
             Ok(())
         }))

@@ -4,8 +4,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use testkit::world::{CONFIG, PATIENCE};
 use testkit::Lab;
+use testkit::world::{CONFIG, PATIENCE};
 
 use super::defects::{Outcome, beside, within};
 use crate::case::cases;
@@ -13,11 +13,8 @@ use crate::peer::Which::Loden;
 use crate::scene::Scene;
 use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] = cases![
-    in_nftables_form_what_comes_from_outside_is_masqueraded,
-    flushed_rules_are_put_back,
-    flushed_nftables_rules_are_put_back,
-];
+pub(crate) const CASES: &[Case] =
+    cases![in_nftables_form_what_comes_from_outside_is_masqueraded, flushed_rules_are_put_back, flushed_nftables_rules_are_put_back,];
 
 const NFTABLES: &str = r#"{"Network":"10.5.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
 const FLAGS: &[&str] = &["-ip-masq"];
@@ -65,7 +62,8 @@ fn flushed(agents: &Agents, config: &str, what: &str, report: &mut Report) -> Re
         let mut scene = Scene::new(agents, config, FLAGS)?;
         scene.join(which)?;
         let outside = Lab::GATEWAY.parse::<std::net::Ipv4Addr>()?;
-        let before = within(RESYNC, "a container goes outside", || scene.parties.first().context("no host")?.container.ping(outside, 56, true));
+        let before =
+            within(RESYNC, "a container goes outside", || scene.parties.first().context("no host")?.container.ping(outside, 56, true));
         ensure!(before.right, "{}", before.text);
         scene.first()?.member.host.run(&["sh", "-c", TABLES])?;
         // A ping is a connection of its own to the packet filter.

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use testkit::world::PATIENCE;
 use testkit::Lab;
+use testkit::world::PATIENCE;
 
 use crate::case::cases;
 use crate::peer::Which::{Flanneld, Loden};

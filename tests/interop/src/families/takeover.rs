@@ -147,7 +147,11 @@ impl Play {
         }
         report.gate("the subnet is the same", after.key == before.key, format!("{} → {}", before.key, after.key));
         report.gate("the device and its MAC are the same", (after.index, &after.mac) == (before.index, &before.mac), &after.mac);
-        report.gate("the subnet file is the same, byte for byte", after.subnet_file == before.subnet_file, format!("{:?}", after.subnet_file));
+        report.gate(
+            "the subnet file is the same, byte for byte",
+            after.subnet_file == before.subnet_file,
+            format!("{:?}", after.subnet_file),
+        );
         report.gate("no lease has come or gone", self.scene.leases()?.len() == leases, format!("{leases} leases"));
         Ok(())
     }

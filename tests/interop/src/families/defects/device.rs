@@ -1,7 +1,7 @@
 //! Faults of the device.
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::world::{CONFIG_KEY, Member, PATIENCE, VTEP};
 
 use super::{Outcome, beside, soon};
@@ -60,7 +60,7 @@ fn a_changed_mtu_reaches_the_device_that_is_there(agents: &Agents, report: &mut 
         one.member.agent.terminate()?;
         one.member.agent.restart()?;
         one.member.agent.wait_ready(PATIENCE)?;
-        let told = || Ok::<_, anyhow::Error>((one.member.vtep()?["mtu"].as_u64(), one.member.host.subnet_env()?.mtu()?));
+        let told = || Ok::<_, anyhow::Error>((one.member.vtep()?.get("mtu").and_then(Value::as_u64), one.member.host.subnet_env()?.mtu()?));
         let outcome = soon("both say 1350", || {
             let (device, file) = told()?;
             ensure!((device, file) == (Some(1350), 1350), "the device has {}, the subnet file announces {file}", device.unwrap_or(0));

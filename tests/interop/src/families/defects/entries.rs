@@ -1,8 +1,8 @@
 //! Faults of entries, and of records of peers.
 
 use anyhow::{Context, Result, ensure};
-use testkit::world::{PATIENCE, Peer, VTEP};
 use testkit::wait_for;
+use testkit::world::{PATIENCE, Peer, VTEP};
 
 use super::device::{ready, three};
 use super::{Outcome, beside, soon};

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
-use testkit::world::{CONFIG, PATIENCE, SUBNETS, record};
 use testkit::wait_for;
+use testkit::world::{CONFIG, PATIENCE, SUBNETS, record};
 
 use super::{Outcome, beside, soon};
 use crate::case::cases;
@@ -43,9 +43,7 @@ fn a_lease_that_was_deleted_is_claimed_again(agents: &Agents, report: &mut Repor
         let mut scene = Scene::with(agents, &[which])?;
         let key = scene.first()?.member.key()?;
         scene.world.etcd.del(&key)?;
-        let outcome = soon("it is there again", || {
-            scene.world.etcd.get(&key)?.context("it is not there").map(drop)
-        });
+        let outcome = soon("it is there again", || scene.world.etcd.get(&key)?.context("it is not there").map(drop));
         Ok(match scene.first()?.member.agent.ended()? {
             Some(status) => Outcome::new(false, format!("it has ended: {status}")),
             None => outcome,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use testkit::world::{PATIENCE, Peer, SUBNET_FILE};
+use anyhow::{Context, Result, bail, ensure};
 use testkit::wait_for;
+use testkit::world::{PATIENCE, Peer, SUBNET_FILE};
 
 use super::{Outcome, beside, soon, within};
 use crate::case::cases;
@@ -25,8 +25,8 @@ fn a_peer_that_left_while_the_agent_was_down_is_forgotten(agents: &Agents, repor
     beside(agents, report, fault, |agents, which| {
         let mut scene = Scene::with(agents, &[which])?;
         let peers = scene.world.peers([201, 202])?;
-        let [gone, stays] = peers.as_slice() else { anyhow::bail!("two peers") };
-        let one = &mut scene.parties.first_mut().ok_or_else(|| anyhow::anyhow!("no host"))?.member;
+        let [gone, stays] = peers.as_slice() else { bail!("two peers") };
+        let one = &mut scene.parties.first_mut().context("no host")?.member;
         let count = |entries: Vec<String>, peer: &Peer| entries.iter().filter(|entry| entry.contains(&peer.mac)).count();
         wait_for("both to be known", PATIENCE, || {
             let entries = one.entries()?;
@@ -51,19 +51,28 @@ fn a_host_that_boots_while_the_store_is_away_has_its_network(agents: &Agents, re
         let mut scene = Scene::with(agents, &[which])?;
         let peers = scene.world.peers([201])?;
         let Scene { parties, world, .. } = &mut scene;
-        let one = &mut parties.first_mut().ok_or_else(|| anyhow::anyhow!("no host"))?.member;
+        let one = &mut parties.first_mut().context("no host")?.member;
         let known = |entries: Vec<String>| peers.iter().all(|peer| entries.iter().any(|entry| entry.contains(&peer.mac)));
-        wait_for("the peer to be known", PATIENCE, || Ok(ensure!(known(one.entries()?))))?;
+        wait_for("the peer to be known", PATIENCE, || {
+            ensure!(known(one.entries()?));
+            Ok(())
+        })?;
         if which == Loden {
             // It is written when nothing has changed for a moment.
-            wait_for("the last state", PATIENCE, || Ok(ensure!(one.host.read(STATE)?.contains("\npeers 1\n"))))?;
+            wait_for("the last state", PATIENCE, || {
+                ensure!(one.host.read(STATE)?.contains("\npeers 1\n"));
+                Ok(())
+            })?;
         }
         one.agent.terminate()?;
         one.host.boot()?;
         world.etcd.kill()?;
         one.agent.restart()?;
         let file = within(BOOT, "there is a subnet file", || one.host.read(SUBNET_FILE).map(drop));
-        let entries = soon("the peers are there", || Ok(ensure!(known(one.entries()?), "the peers are not there")));
+        let entries = soon("the peers are there", || {
+            ensure!(known(one.entries()?), "the peers are not there");
+            Ok(())
+        });
         Ok(Outcome::new(file.right && entries.right, format!("{}; {}", file.text, entries.text)))
     })
 }
