@@ -27,6 +27,7 @@ mod wire;
 pub use claim::{Claim, ClaimError, How, Outcome};
 pub use config::{Backend, ConfigError, NetworkConfig, Pool, VxlanConfig};
 pub use denied::Denied;
+pub use excerpt::excerpt;
 pub use family::Family;
 pub use keeper::{Held, Keeper, LeaseState};
 pub use key::{KeyError, LeaseKey};

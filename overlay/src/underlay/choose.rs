@@ -20,7 +20,7 @@ pub fn choose(choice: &Choice, families: &[Family], interfaces: &Interfaces) -> 
         let named = named.or_else(|| iface_regex.iter().find_map(|regex| search.by_pattern(regex)));
         named.or_else(|| can_reach.and_then(|target| search.by_reach(target)))
     };
-    found.ok_or_else(|| UnderlayError::NoneFits { looked_for: search.amiss.join(", "), there: interfaces.to_string() })
+    found.ok_or_else(|| UnderlayError::NoneFits { looked_for: search.amiss.join(", "), there: there(interfaces, families) })
 }
 
 /// A choice under way, with what was amiss so far.
@@ -131,6 +131,18 @@ impl<'a> Search<'a> {
             addresses.filter(|address| families.contains(&Family::of(*address))).map(move |address| (interface, address))
         })
     }
+}
+
+/// The interfaces with their addresses of these families, for people.
+fn there(interfaces: &Interfaces, families: &[Family]) -> String {
+    let none = || format!("no {} address", families.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "));
+    let shown = interfaces.list.iter().map(|interface| {
+        let addresses =
+            interface.addresses.iter().map(|address| address.address).filter(|address| families.contains(&Family::of(*address)));
+        let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+        format!("{} ({})", interface.name, if addresses.is_empty() { none() } else { addresses.join(", ") })
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The address to take of an interface: known far before known near, permanent before temporary, certain before tentative.
@@ -282,7 +294,7 @@ mod tests {
         assert_eq!(
             message,
             "no interface for the tunnel: eth9 is not there, none has the address 192.0.2.99, none matches ^wg; there are: lo (127.0.0.1), \
-             eth0 (192.0.2.10, 192.0.2.11), eth1 (198.51.100.7), eth2 (no address), flannel.1 (10.5.1.0)"
+             eth0 (192.0.2.10, 192.0.2.11), eth1 (198.51.100.7), eth2 (no IPv4 address), flannel.1 (10.5.1.0)"
         );
         let nothing = choose(&Choice::default(), &[Family::V4], &Interfaces { default_v4: None, ..machine() }).unwrap_err();
         assert!(nothing.to_string().contains("no IPv4 default route, so name an interface with --iface"));

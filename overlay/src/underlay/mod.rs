@@ -7,7 +7,6 @@
 
 mod choose;
 
-use std::fmt;
 use std::net::IpAddr;
 
 use lease::{Family, MacAddr, Mtu};
@@ -168,15 +167,4 @@ pub enum UnderlayError {
 /// [`UnderlayError`]
 pub async fn find(choice: &Choice, families: &[Family]) -> Result<Underlay, UnderlayError> {
     choose(choice, families, &Interfaces::read(families, choice.can_reach).await?)
-}
-
-impl fmt::Display for Interfaces {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, Interface { name, addresses, .. }) in self.list.iter().enumerate() {
-            let addresses: Vec<_> = addresses.iter().map(|address| address.address.to_string()).collect();
-            let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") };
-            write!(out, "{}{name} ({addresses})", if nth == 0 { "" } else { ", " })?;
-        }
-        Ok(())
-    }
 }
