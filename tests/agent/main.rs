@@ -3,6 +3,7 @@
 mod bad_input;
 mod bad_records;
 mod commands;
+mod dual_stack;
 mod fights;
 mod healing;
 mod last_state;
