@@ -83,7 +83,7 @@ pub(crate) async fn claim_for(
 /// The MAC of the VTEP that is there already, perhaps flanneld's.
 async fn existing_mac(config: &NetworkConfig, vxlan: VxlanConfig) -> Result<Option<MacAddr>, overlay::KernelError> {
     let Some(pool) = config.v4 else { return Ok(None) };
-    let scope = Scope { device: overlay::device_name(vxlan.vni, false), network: pool.network, underlay: None };
+    let scope = Scope::of_device(overlay::device_name(vxlan.vni, false), pool.network);
     let device = Netlink::open(scope)?.device().await?;
     let same_network = |kind: &Kind| matches!(kind, Kind::Vxlan(there) if there.vni == vxlan.vni);
     Ok(device.filter(|device| same_network(&device.kind) && device.mac.is_station()).map(|device| device.mac))

@@ -8,9 +8,9 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use lease::keeper::{Held, Keeper, LeaseState};
 use lease::store::etcd::EtcdStore;
-use lease::{Entry, Event, MacAddr, NetworkConfig, Owner, Rng, VxlanConfig};
+use lease::{Entry, Event, MacAddr, NetworkConfig, Owner, Rng, VtepData, VxlanConfig};
 use overlay::underlay::Underlay;
-use overlay::{Local, Peer, Scope, VtepSpec};
+use overlay::{Ground, Local, Peer, VtepSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -96,8 +96,9 @@ impl Sessions {
         let content = SubnetEnv::of_ipv4(pool.network, local.subnet, spec.mtu, self.options.ip_masq).render();
         tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
 
-        let scope = Scope { device: spec.name.clone(), network: pool.network, underlay: Some(place.underlay.index) };
-        let job = Job { scope, spec, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known };
+        let ground = Ground::tunnel(spec, local.subnet);
+        let scope = ground.scope(Some(place.underlay.index));
+        let job = Job { scope, ground, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known };
         let dataplane = Dataplane::start(job, Arc::clone(&self.metrics)).context("cannot start the data plane's thread")?;
         let dataplane = Arc::new(dataplane);
         let known_before = self.memory.complete;
@@ -302,7 +303,7 @@ pub(crate) fn wanted(place: &Place, config: &NetworkConfig, vxlan: VxlanConfig, 
     let spec = overlay::vtep_spec(&vxlan, &pool, subnet, underlay.address, underlay.mtu, vtep.mac)?;
     let mut addresses = vec![underlay.address];
     addresses.extend(Some(underlay.public_ip).filter(|public_ip| *public_ip != underlay.address));
-    let local =
-        Local { key: entry.key, subnet, network: pool.network, subnet_len: pool.subnet_len, vni: vxlan.vni, mac: vtep.mac, addresses };
+    let vtep = Some(VtepData { vni: vxlan.vni, mac: vtep.mac });
+    let local = Local { key: entry.key, subnet, network: pool.network, subnet_len: pool.subnet_len, vtep, addresses };
     Ok((spec, local))
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use lease::claim::{self, Foreseen};
 use lease::{Event, LeaseStore, Rng};
-use overlay::{Kernel, Netlink, Notice, Peers, Scope};
+use overlay::{Desired, Ground, Kernel, Netlink, Notice, Peers};
 
 use crate::agent::{Usable, claim_for, find_place, store_of, usable, wanted};
 use crate::cli::Options;
@@ -32,12 +32,11 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
             writeln!(out, "# the lease {} would be {write}", entry.key)?;
         }
 
-        let scope = Scope { device: spec.name.clone(), network: spec.network, underlay: Some(place.underlay.index) };
-        let observed = Netlink::open(scope)?.dump().await?;
-        let mut desired = overlay::Desired::default();
         let content = SubnetEnv::of_ipv4(spec.network, local.subnet, spec.mtu, options.ip_masq).render();
         let device = spec.name.clone();
-        desired.set_vtep(spec);
+        let ground = Ground::tunnel(spec, local.subnet);
+        let observed = Netlink::open(ground.scope(Some(place.underlay.index)))?.dump().await?;
+        let mut desired = Desired::new(ground);
         let mut peers = Peers::new(local, options.guard);
         peers.inherit(observed.peers(), &mut desired, &mut |_| ());
         let events = [Event::Init].into_iter().chain(snapshot.entries.into_iter().map(Event::InitApply));
