@@ -21,6 +21,9 @@ const FILE: file::Kind = file::Kind { flag: "--state-file", mode: 0o600 };
 /// What the file's first line says it is. Another number is another format.
 const FORMAT: u32 = 1;
 
+/// What stands for the MAC of a peer that has none.
+const NO_MAC: &str = "-";
+
 /// More peers than any overlay has: a file that is longer is something else.
 const PEERS_MOST: usize = 1 << 20;
 
@@ -100,6 +103,7 @@ impl LastState {
         let mut count = 0_usize;
         for portion in portions {
             for Peer { subnet, mac, dst } in portion? {
+                let mac = mac.map_or_else(|| NO_MAC.to_owned(), |mac| mac.to_string());
                 writeln!(out, "{subnet} {mac} {dst}")?;
                 count += 1;
             }
@@ -166,7 +170,8 @@ fn peer(line: &str) -> Option<Peer> {
     let (subnet, mac, dst) = (words.next()?, words.next()?, words.next()?);
     let subnet: Subnet = subnet.parse().ok()?;
     let dst: IpAddr = dst.parse().ok()?;
-    words.next().is_none().then_some(Peer { subnet, mac: mac.parse().ok()?, dst })
+    let mac = if mac == NO_MAC { None } else { Some(mac.parse().ok()?) };
+    words.next().is_none().then_some(Peer { subnet, mac, dst })
 }
 
 struct Lines<R> {
@@ -211,7 +216,7 @@ mod tests {
     fn peers() -> Vec<Peer> {
         let peer = |number: u8| Peer {
             subnet: format!("10.5.{number}.0/24").parse().unwrap(),
-            mac: format!("02:00:00:00:00:{number:02x}").parse().unwrap(),
+            mac: (number % 2 == 0).then(|| format!("02:00:00:00:00:{number:02x}").parse().unwrap()),
             dst: format!("192.168.77.{number}").parse().unwrap(),
         };
         (2..=9).map(peer).collect()

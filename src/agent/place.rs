@@ -114,7 +114,7 @@ impl Vteps {
 /// The MAC of the VTEP that is there already, perhaps flanneld's.
 async fn existing_mac(config: &NetworkConfig, vni: lease::Vni, family: Family) -> Result<Option<MacAddr>, overlay::KernelError> {
     let Some(pool) = config.pool(family) else { return Ok(None) };
-    let scope = Scope { device: overlay::device_name(vni, family.is_ipv6()), network: pool.network, underlay: None };
+    let scope = Scope::of_device(overlay::device_name(vni, family.is_ipv6()), pool.network);
     let device = Netlink::open(scope)?.device().await?;
     let same_network = |kind: &Kind| matches!(kind, Kind::Vxlan(there) if there.vni == vni);
     Ok(device.filter(|device| same_network(&device.kind) && device.mac.is_station()).map(|device| device.mac))

@@ -225,7 +225,7 @@ mod tests {
     fn peers_that_break_off_before_their_end_are_an_error() {
         let peer = Peer {
             subnet: "10.5.3.0/24".parse().unwrap(),
-            mac: "02:00:00:00:00:03".parse().unwrap(),
+            mac: Some("02:00:00:00:00:03".parse().unwrap()),
             dst: "192.168.77.3".parse().unwrap(),
         };
         for (last, whole) in [(Some(Vec::new()), true), (None, false)] {

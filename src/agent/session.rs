@@ -10,7 +10,7 @@ use lease::keeper::{Held, Keeper, LeaseState};
 use lease::store::etcd::EtcdStore;
 use lease::{Entry, Event, Family, NetworkConfig, Owner, Rng};
 use overlay::underlay::{End, Underlay};
-use overlay::{Local, Peer, Scope, VtepSpec};
+use overlay::{Ground, Local, Peer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -99,7 +99,7 @@ impl Sessions {
         self.memory.held = Some(entry.clone());
         let Wanted { planes, mtu } = wanted(&place, config, &entry)?;
         let content = SubnetEnv::of(config, entry.key, mtu, self.options.ip_masq).render();
-        let job = |(spec, local)| self.job(&place, spec, local, known.clone());
+        let job = |(ground, local)| self.job(&place, ground, local, known.clone());
         let (planes, sum) =
             Planes::start(planes.into_iter().map(job).collect(), &self.metrics).context("cannot start a data plane's thread")?;
         let planes = Arc::new(planes);
@@ -161,10 +161,12 @@ impl Sessions {
         place
     }
 
-    fn job(&self, place: &Place, spec: VtepSpec, local: Local, known: Vec<Peer>) -> Job {
-        tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
-        let scope = Scope { device: spec.name.clone(), network: spec.network, underlay: Some(place.underlay.index) };
-        Job { scope, spec, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known }
+    fn job(&self, place: &Place, ground: Ground, local: Local, known: Vec<Peer>) -> Job {
+        let scope = ground.scope(Some(place.underlay.index));
+        if let Some(spec) = &ground.vtep {
+            tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
+        }
+        Job { scope, ground, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known }
     }
 
     /// The configuration, and the peers that an earlier run knew where the store is away.

@@ -1,15 +1,15 @@
 //! What this host's kernel should hold, by its place, the network's configuration and its lease. Pure.
 
 use anyhow::Context;
-use lease::{Backend, Entry, Family, MacAddr, Mtu, NetworkConfig};
-use overlay::{Local, SpecError, VtepSpec};
+use lease::{Backend, Entry, Family, MacAddr, Mtu, NetworkConfig, VtepData};
+use overlay::{Direct, Ground, Local, SpecError};
 
 use super::place::Place;
 
 /// The data planes' part of it, one a family that is on, and the MTU that containers may have.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    pub(crate) planes: Vec<(VtepSpec, Local)>,
+    pub(crate) planes: Vec<(Ground, Local)>,
     pub(crate) mtu: Mtu,
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn wanted(place: &Place, config: &NetworkConfig, entry: &Entry) -> an
     let planes = config.families().map(|family| plane(place, config, entry, family)).collect::<anyhow::Result<Vec<_>>>()?;
     let planes: Vec<_> = planes.into_iter().flatten().collect();
     // A packet may leave in either family: where one VTEP takes less, that is what containers are told.
-    let mtu = planes.iter().map(|(spec, _)| spec.mtu).min().unwrap_or(place.underlay.mtu);
+    let mtu = planes.iter().filter_map(|(ground, _)| Some(ground.vtep.as_ref()?.mtu)).min().unwrap_or(place.underlay.mtu);
     Ok(Wanted { planes, mtu })
 }
 
@@ -39,19 +39,26 @@ pub(crate) fn possible(place: &Place, config: &NetworkConfig) -> Result<(), Spec
     Ok(())
 }
 
-fn plane(place: &Place, config: &NetworkConfig, entry: &Entry, family: Family) -> anyhow::Result<Option<(VtepSpec, Local)>> {
-    let Backend::Vxlan(vxlan) = config.backend else { return Ok(None) };
+fn plane(place: &Place, config: &NetworkConfig, entry: &Entry, family: Family) -> anyhow::Result<Option<(Ground, Local)>> {
     let pool = config.pool(family).with_context(|| format!("the configuration has no {family} network"))?;
     let subnet = entry.key.subnet(family).with_context(|| format!("the lease has no {family} subnet"))?;
     let end = place.underlay.end(family).with_context(|| format!("the underlay has no {family} address"))?;
-    let vtep = entry.record.as_ref().ok().and_then(|record| record.vtep_of(family));
-    let vtep = vtep.with_context(|| format!("our own lease names no {family} VTEP"))?;
-    let spec = overlay::vtep_spec(&vxlan, &pool, subnet, end.address, place.underlay.mtu, vtep.mac)?;
+    let (vtep, direct, spec) = match config.backend {
+        Backend::Alloc => return Ok(None),
+        Backend::HostGw => (None, Direct::Always, None),
+        Backend::Vxlan(vxlan) => {
+            let vtep = entry.record.as_ref().ok().and_then(|record| record.vtep_of(family));
+            let vtep = vtep.with_context(|| format!("our own lease names no {family} VTEP"))?;
+            let spec = overlay::vtep_spec(&vxlan, &pool, subnet, end.address, place.underlay.mtu, vtep.mac)?;
+            let direct = if vxlan.direct_routing { Direct::WhereReachable } else { Direct::Never };
+            (Some(VtepData { vni: vxlan.vni, mac: vtep.mac }), direct, Some(spec))
+        }
+    };
     let mut addresses = vec![end.address];
     addresses.extend(Some(end.public).filter(|public| *public != end.address));
     let (network, subnet_len) = (pool.network, pool.subnet_len);
-    let local = Local { key: entry.key, subnet, network, subnet_len, vni: vxlan.vni, mac: vtep.mac, addresses };
-    Ok(Some((spec, local)))
+    let ground = Ground { network, subnet, vtep: spec, direct, blackhole: false, table: None };
+    Ok(Some((ground, Local { key: entry.key, subnet, network, subnet_len, vtep, addresses })))
 }
 
 #[cfg(test)]
@@ -81,7 +88,8 @@ mod tests {
     fn in_dual_stack_containers_are_told_the_smaller_vteps_mtu() {
         let config: NetworkConfig = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:db8::/48"}"#.parse().unwrap();
         let Wanted { planes, mtu } = wanted(&place(1500), &config, &entry("10.5.3.0-24&fc00:db8:0:3::-64", RECORD)).unwrap();
-        let seen: Vec<_> = planes.iter().map(|(spec, _)| (spec.name.as_str(), spec.mac.to_string(), spec.mtu.0)).collect();
+        let specs = planes.iter().filter_map(|(ground, _)| ground.vtep.as_ref());
+        let seen: Vec<_> = specs.map(|spec| (spec.name.as_str(), spec.mac.to_string(), spec.mtu.0)).collect();
         let (v4, v6) = ("02:00:00:00:00:04".to_owned(), "02:00:00:00:00:06".to_owned());
         assert_eq!(seen, [("flannel.1", v4, 1450), ("flannel-v6.1", v6, 1430)]);
         assert_eq!(mtu, Mtu(1430));

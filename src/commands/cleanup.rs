@@ -76,7 +76,7 @@ fn vni_of(name: &str) -> Option<u32> {
 async fn look(name: &str) -> anyhow::Result<(Netlink, Observed)> {
     // Whatever the family: of interest are the device and its addresses.
     let network: Subnet = "0.0.0.0/0".parse()?;
-    let mut kernel = Netlink::open(Scope { device: name.to_owned(), network, underlay: None })?;
+    let mut kernel = Netlink::open(Scope::of_device(name.to_owned(), network))?;
     let observed = kernel.dump().await?;
     Ok((kernel, observed))
 }

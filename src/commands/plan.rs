@@ -7,7 +7,7 @@ use anyhow::Context;
 use lease::claim::{self, Foreseen};
 use lease::store::Snapshot;
 use lease::{Event, LeaseStore, Rng};
-use overlay::{Guard, IfIndex, Kernel, Local, Netlink, Notice, Peers, Scope, VtepSpec};
+use overlay::{Desired, Ground, Guard, IfIndex, Kernel, Local, Netlink, Notice, Peers};
 
 use crate::agent::{Usable, Wanted, claim_for, find_place, store_of, usable, wanted};
 use crate::cli::Options;
@@ -33,8 +33,8 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
         if let Some(write) = write {
             writeln!(out, "# the lease {} would be {write}", entry.key)?;
         }
-        for (spec, local) in planes {
-            plane(&mut out, spec, local, options.guard, place.underlay.index, &snapshot).await?;
+        for (ground, local) in planes {
+            plane(&mut out, ground, local, options.guard, place.underlay.index, &snapshot).await?;
         }
         if std::fs::read_to_string(&options.subnet_file).ok().as_ref() != Some(&content) {
             writeln!(out, "# {} would be written:", options.subnet_file.display())?;
@@ -49,12 +49,10 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
 }
 
 /// What would be changed for one family.
-async fn plane(out: &mut String, spec: VtepSpec, local: Local, guard: Guard, underlay: IfIndex, snapshot: &Snapshot) -> anyhow::Result<()> {
-    let scope = Scope { device: spec.name.clone(), network: spec.network, underlay: Some(underlay) };
-    let observed = Netlink::open(scope)?.dump().await?;
-    let mut desired = overlay::Desired::default();
-    let device = spec.name.clone();
-    desired.set_vtep(spec);
+async fn plane(out: &mut String, ground: Ground, local: Local, guard: Guard, underlay: IfIndex, snapshot: &Snapshot) -> anyhow::Result<()> {
+    let device = ground.vtep.as_ref().map_or_else(String::new, |spec| spec.name.clone());
+    let observed = Netlink::open(ground.scope(Some(underlay)))?.dump().await?;
+    let mut desired = Desired::new(ground);
     let mut peers = Peers::new(local, guard);
     peers.inherit(observed.peers(), &mut desired, &mut |_| ());
     let events = [Event::Init].into_iter().chain(snapshot.entries.iter().cloned().map(Event::InitApply));

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use lease::{Event, Family, Subnet};
-use overlay::{Guard, Local, Peer, Scope, State, VtepSpec};
+use overlay::{Ground, Guard, Local, Peer, Scope, State};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -30,8 +30,8 @@ const ANSWER: Duration = Duration::from_secs(4);
 pub(crate) struct Job {
     /// What of the kernel is its own.
     pub(crate) scope: Scope,
-    /// The device that it keeps.
-    pub(crate) spec: VtepSpec,
+    /// What it is made for.
+    pub(crate) ground: Ground,
     /// What the other hosts' records are held against.
     pub(crate) local: Local,
     /// Whether it believes a store that suddenly lacks peers.
@@ -91,7 +91,7 @@ pub(crate) struct Dataplane {
 }
 
 impl Dataplane {
-    /// Starts the thread for one VTEP. `underlay` is notified when its interface has changed.
+    /// Starts the thread for one address family. `underlay` is notified when the underlay's interface has changed.
     ///
     /// # Errors
     /// When the system gives no thread.

@@ -63,8 +63,8 @@ impl Task {
         let mut said = None;
         while !self.line.stop.is_cancelled() {
             let opened = async {
-                let Job { scope, spec, local, guard, .. } = job.clone();
-                Reconciler::new(Netlink::open(scope)?, spec, local, guard, Instant::now()).await
+                let Job { scope, ground, local, guard, .. } = job.clone();
+                Reconciler::new(Netlink::open(scope)?, ground, local, guard, Instant::now()).await
             };
             match opened.await {
                 Ok(mut reconciler) => {

@@ -1,18 +1,18 @@
 //! Reads the machine's interfaces, for the choice of the one that carries the tunnel.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lease::Family;
+use lease::{Family, Subnet};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressFlags;
 
 use super::dump::{What, dump, or_left_out};
-use super::entry;
+use super::entry::{self, Route, Sight};
 use super::link;
 use super::requests::Requests;
 use crate::kernel::KernelError;
 use crate::underlay::{Address, Interface, Interfaces, Reach};
-use crate::{Device, IfIndex};
+use crate::{Device, IfIndex, TABLE_MAIN, Way};
 
 /// The interfaces of the calling thread's network namespace with their addresses, those that these families' default routes leave by,
 /// and the one by which `reach` would be reached.
@@ -68,9 +68,14 @@ pub(crate) async fn read(families: &[Family], reach: Option<IpAddr>) -> Result<I
 /// The interface that the default route of the lowest metric leaves by.
 async fn default_route(family: Family) -> Result<Option<IfIndex>, KernelError> {
     let mut defaults: Vec<(u32, IfIndex)> = Vec::new();
-    dump(What::Routes(family.pick(AddressFamily::Inet, AddressFamily::Inet6)), &mut defaults, |defaults, message| {
-        let route = entry::route(message, None)?.filter(|route| route.unicast && route.key.prefix.len() == 0);
-        defaults.extend(route.and_then(|route| Some((route.key.metric, route.out?))));
+    let (family, any) = family
+        .pick((AddressFamily::Inet, IpAddr::from(Ipv4Addr::UNSPECIFIED)), (AddressFamily::Inet6, IpAddr::from(Ipv6Addr::UNSPECIFIED)));
+    let tables = [TABLE_MAIN].into();
+    let sight = Sight { network: Subnet::host(any), device: None, tables: &tables };
+    dump(What::Routes(family, TABLE_MAIN), &mut defaults, |defaults, message| {
+        let route = entry::route(message, sight)?.filter(|route| route.key.prefix.len() == 0);
+        defaults
+            .extend(route.and_then(|Route { key, to, .. }| if let Way::Link(index) = to.way { Some((key.metric, index)) } else { None }));
         Ok(())
     })
     .await?;
