@@ -8,6 +8,7 @@ pub mod cli;
 pub mod commands;
 pub mod conceal;
 pub mod docker_opts;
+pub mod fields;
 pub mod file;
 pub mod http;
 pub mod identity;

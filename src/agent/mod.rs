@@ -12,6 +12,7 @@ mod board;
 mod dataplane;
 mod dispatch;
 mod ends;
+mod follow;
 mod notices;
 mod peer_filter;
 mod place;

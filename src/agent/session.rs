@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use lease::keeper::{Held, Keeper, LeaseState};
 use lease::store::etcd::EtcdStore;
-use lease::{Entry, Event, MacAddr, NetworkConfig, Owner, Rng, VxlanConfig};
+use lease::{Entry, Event, NetworkConfig, Owner, Rng, VxlanConfig};
 use overlay::underlay::Underlay;
 use overlay::{Local, Peer, Scope, VtepSpec};
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,7 @@ use super::board::{Board, Facts};
 use super::dataplane::{Dataplane, Job, Standing};
 use super::dispatch::dispatch;
 use super::ends::{self, UNDERLAY_PAUSE};
+use super::follow;
 use super::place::{self, Place};
 use super::remember::{self, Known, Running};
 use super::sources::{ConfigFeed, Unusable, Usable, next_usable};
@@ -69,7 +70,7 @@ impl Sessions {
         let Usable { config, vxlan, text } = &usable;
         let pool = config.v4.context("the configuration has no IPv4 network")?;
         // Before a lease is taken: where no VTEP can be made, none is needed.
-        if let Err(error) = overlay::vtep_spec(vxlan, &pool, pool.min, place.underlay.address, place.underlay.mtu, MacAddr::new([0; 6])) {
+        if let Err(error) = follow::buildable(&usable, &place) {
             tracing::error!(%error, "no VTEP can be made: waiting for another network configuration or underlay");
             self.board.blocked(error.to_string());
             return self.other_ground(&config_key, config, &place).await;
@@ -116,7 +117,7 @@ impl Sessions {
         let mut running = dataplane.standing.clone();
         let why = tokio::select! {
             why = ends::underlay_change(&self.options, &place, &dataplane) => Ok(why),
-            why = ends::config_change(&mut self.feed, &config_key, config, entry.key, &self.board) => why,
+            why = ends::config_change(&mut self.feed, &config_key, &usable, entry.key, &place, &self.board) => why,
             changed = ends::lease_change(&mut lease, &entry) => match changed {
                 // Whoever wrote it, the other hosts go by it.
                 Some(changed) => {
@@ -189,6 +190,16 @@ impl Sessions {
         if let Some(usable) = self.memory.config.clone().filter(|_| silent) {
             return Ok((usable, std::mem::take(&mut self.memory.peers)));
         }
+        // Containers run in what is in force: whatever ended the last session, what waits for a start goes on waiting.
+        if let Some((running, held)) = self.memory.config.as_mut().zip(self.memory.held.as_ref()).filter(|_| !silent) {
+            let text = self.feed.borrow_and_update().clone().flatten();
+            let offer = follow::offer(text.as_deref(), key, running, held.key, place);
+            if let Some((usable, changes)) = follow::taken(offer, &self.board) {
+                follow::followed(changes, &self.board);
+                *running = usable;
+            }
+            return Ok((running.clone(), std::mem::take(&mut self.memory.peers)));
+        }
         let (usable, peers) = tokio::select! {
             usable = next_usable(&mut self.feed, key, refused) => (usable.context("the configuration is no longer followed")?, std::mem::take(&mut self.memory.peers)),
             known = remember::when_the_store_is_away(self.options.state_file.as_deref(), &self.store, place), if silent => {
@@ -249,6 +260,7 @@ impl Drop for Clear {
                 known: _,
                 stuck: _,
                 config,
+                config_changes: _,
                 subnet_file,
                 stale: _,
                 warnings: _,

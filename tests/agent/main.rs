@@ -7,6 +7,7 @@ mod fights;
 mod healing;
 mod last_state;
 mod leases;
+mod live_config;
 mod peer_filter;
 mod peers;
 mod restart;
