@@ -19,6 +19,7 @@ use super::dataplane::{Dataplane, Job, Standing};
 use super::dispatch::dispatch;
 use super::ends::{self, UNDERLAY_PAUSE};
 use super::follow;
+use super::ground::Ground;
 use super::place::{self, Place};
 use super::remember::{self, Known, Running};
 use super::sources::{ConfigFeed, Unusable, Usable, next_usable};
@@ -35,6 +36,7 @@ pub(super) struct Sessions {
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: Board,
     pub(super) feed: ConfigFeed,
+    ground: Ground,
     memory: Memory,
 }
 
@@ -55,8 +57,8 @@ struct Memory {
 }
 
 impl Sessions {
-    pub(super) fn new(options: Options, store: EtcdStore, metrics: Arc<Metrics>, board: Board, feed: ConfigFeed) -> Self {
-        Self { options, store, metrics, board, feed, memory: Memory::default() }
+    pub(super) fn new(options: Options, store: EtcdStore, metrics: Arc<Metrics>, board: Board, feed: ConfigFeed, ground: Ground) -> Self {
+        Self { options, store, metrics, board, feed, ground, memory: Memory::default() }
     }
 
     /// Runs until the underlay or the configuration changes in a way that asks for another session: says which.
@@ -76,6 +78,9 @@ impl Sessions {
             return self.other_ground(&config_key, config, &place).await;
         }
 
+        if let Some(why) = self.clear_ground(&config_key, &usable, &place).await? {
+            return Ok(why);
+        }
         let mut tasks = JoinSet::new();
         let clear = Clear(self.board.clone());
         let (keeper, mut lease, tell) = self.keeper(&place, &usable).await?;
@@ -213,6 +218,38 @@ impl Sessions {
         };
         self.memory.config = Some(usable.clone());
         Ok((usable, peers))
+    }
+
+    /// Waits until nothing on this host stands in the network's way, and says once what does. With a reason where another underlay or
+    /// configuration comes first.
+    async fn clear_ground(&mut self, key: &str, usable: &Usable, place: &Place) -> anyhow::Result<Option<&'static str>> {
+        let Self { options, board, feed, ground, .. } = self;
+        let other_ground = async {
+            tokio::select! {
+                why = ends::other_config(feed, key, &usable.config) => why,
+                why = ends::other_underlay(options, place) => Ok(why),
+            }
+        };
+        tokio::pin!(other_ground);
+        let mut said = None;
+        loop {
+            let error = match ground.claim(usable).await {
+                Ok(warnings) => {
+                    board.change(|facts| facts.warnings.extend(warnings.iter().cloned()));
+                    return Ok(None);
+                }
+                Err(error) => error.to_string(),
+            };
+            if said.as_ref() != Some(&error) {
+                tracing::error!(error, "this host has no room for the network: waiting");
+                board.blocked(error.clone());
+                said = Some(error);
+            }
+            tokio::select! {
+                why = &mut other_ground => return why.map(Some),
+                () = tokio::time::sleep(UNDERLAY_PAUSE) => {}
+            }
+        }
     }
 
     /// A keeper of this host's lease, which is not running yet.

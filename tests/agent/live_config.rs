@@ -10,7 +10,7 @@ use testkit::world::{CONFIG, CONFIG_KEY, Member, PATIENCE, SUBNET_FILE, VTEP, Wo
 
 /// The names of the fields in one of the status' lists of changes.
 fn fields<'a>(status: &'a Value, list: &str) -> Vec<&'a str> {
-    let changes = status["config_changes"][list].as_array();
+    let changes = status["config_changes"].get(list).and_then(Value::as_array);
     changes.into_iter().flatten().filter_map(|change| change["field"].as_str()).collect()
 }
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bad_records;
 mod commands;
+mod conflicts;
 mod fights;
 mod healing;
 mod last_state;
