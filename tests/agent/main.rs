@@ -9,6 +9,7 @@ mod healing;
 mod last_state;
 mod leases;
 mod live_config;
+mod networks;
 mod peer_filter;
 mod peers;
 mod restart;
