@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::planes::Planes;
-use crate::status::Underlay;
+use crate::status::{ConfigChanges, Underlay};
 use lease::keeper::LeaseState;
 use lease::{LeaseKey, Owner};
 
@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) stuck: bool,
     /// What is the matter with the newest network configuration, while an older one is in force.
     pub(crate) config: Option<String>,
+    /// What of the network configuration has changed since the start.
+    pub(crate) config_changes: ConfigChanges,
     /// Why the subnet file does not say what it should.
     pub(crate) subnet_file: Option<String>,
     /// When the last state was written that we go on from, in seconds of Unix time, because the store has not answered.

@@ -8,6 +8,7 @@ use lease::{Entry, Family, LeaseKey, NetworkConfig};
 use tokio::sync::watch;
 
 use super::board::Board;
+use super::follow::{offer, taken};
 use super::place::{self, Place};
 use super::planes::Planes;
 use super::sources::{ConfigFeed, Usable, usable};
@@ -74,37 +75,22 @@ pub(super) async fn other_config(feed: &mut ConfigFeed, key: &str, claimed_for: 
     }
 }
 
-/// Ends when there is another configuration that can be taken over while containers run. One that cannot is told of.
+/// Ends when there is another configuration that a running agent follows. One that it does not is told of.
 pub(super) async fn config_change(
     feed: &mut ConfigFeed,
     key: &str,
-    running: &NetworkConfig,
+    running: &Usable,
     own: LeaseKey,
+    place: &Place,
     board: &Board,
 ) -> anyhow::Result<&'static str> {
     loop {
         feed.changed().await.context("the configuration is no longer followed")?;
         let text = feed.borrow_and_update().clone().flatten();
-        let matter = match usable(text.as_deref(), key) {
-            Ok(Usable { config, .. }) if config == *running => None,
-            Ok(Usable { config, .. }) if may_follow(running, &config, own) => return Ok(CONFIG_CHANGED),
-            Ok(_) => Some(format!(
-                "{key} has changed in what containers depend on (network, subnets, VNI, port, backend): it takes effect when the agent is started again"
-            )),
-            Err(unusable) => Some(format!("{unusable}; the one before stays in force")),
-        };
-        if let Some(matter) = &matter {
-            tracing::error!(matter, "network configuration not taken over");
+        if taken(offer(text.as_deref(), key, running, own, place), board).is_some() {
+            return Ok(CONFIG_CHANGED);
         }
-        board.change(|facts| facts.config = matter);
     }
-}
-
-/// Whether the new configuration leaves alone what containers and other hosts depend on: network, subnet, VNI, port.
-fn may_follow(running: &NetworkConfig, new: &NetworkConfig, own: LeaseKey) -> bool {
-    let (lease::Backend::Vxlan(before), lease::Backend::Vxlan(after)) = (&running.backend, &new.backend) else { return false };
-    let same_network = running.v4.map(|pool| (pool.network, pool.subnet_len)) == new.v4.map(|pool| (pool.network, pool.subnet_len));
-    same_network && new.admits(own) && (before.vni, before.port, before.gbp) == (after.vni, after.port, after.gbp)
 }
 
 /// Ends when the lease is held again with other subnets or another MAC than the data plane was started with: with that

@@ -83,6 +83,7 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
         held_removals: None,
         stale: facts.stale.is_some(),
         filter: None,
+        config_changes: facts.config_changes,
         warnings: facts.warnings,
     };
     if idle {

@@ -18,9 +18,11 @@ use super::board::{Board, Facts};
 use super::dataplane::{Job, Standing};
 use super::dispatch::dispatch;
 use super::ends::{self, UNDERLAY_PAUSE};
+use super::follow;
 use super::place::{self, Place};
 use super::planes::Planes;
 use super::remember::{self, Known, Running};
+use super::room::Room;
 use super::sources::{ConfigFeed, Unusable, Usable, next_usable};
 use super::subnet_file;
 use super::wanted::{self, Wanted, wanted};
@@ -36,6 +38,7 @@ pub(super) struct Sessions {
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: Board,
     pub(super) feed: ConfigFeed,
+    room: Room,
     memory: Memory,
 }
 
@@ -44,6 +47,8 @@ pub(super) struct Sessions {
 struct Memory {
     /// Who we are: decided once, so that an underlay with another network card does not make us another host.
     owner: Option<Owner>,
+    /// Where we stood last.
+    place: Option<Place>,
     /// The lease that we have held: from then on it is that one or none, since containers have their addresses from it.
     held: Option<Entry>,
     /// The same, as it stood when the last session ended, if it was ours then.
@@ -56,8 +61,8 @@ struct Memory {
 }
 
 impl Sessions {
-    pub(super) fn new(options: Options, store: EtcdStore, metrics: Arc<Metrics>, board: Board, feed: ConfigFeed) -> Self {
-        Self { options, store, metrics, board, feed, memory: Memory::default() }
+    pub(super) fn new(options: Options, store: EtcdStore, metrics: Arc<Metrics>, board: Board, feed: ConfigFeed, room: Room) -> Self {
+        Self { options, store, metrics, board, feed, room, memory: Memory::default() }
     }
 
     /// Runs until the underlay or the configuration changes in a way that asks for another session: says which.
@@ -80,6 +85,9 @@ impl Sessions {
             return self.other_ground(&config_key, config, &place).await;
         }
 
+        if let Some(why) = self.find_room(&config_key, config, &place).await? {
+            return Ok(why);
+        }
         let mut tasks = JoinSet::new();
         let clear = Clear(self.board.clone());
         let (keeper, mut lease, tell) = self.keeper(&place, config).await?;
@@ -120,7 +128,7 @@ impl Sessions {
         let mut running = planes.standing.clone();
         let why = tokio::select! {
             why = ends::underlay_change(&self.options, &place, &planes) => Ok(why),
-            why = ends::config_change(&mut self.feed, &config_key, config, entry.key, &self.board) => why,
+            why = ends::config_change(&mut self.feed, &config_key, &usable, entry.key, &place, &self.board) => why,
             changed = ends::lease_change(&mut lease, &entry) => match changed {
                 // Whoever wrote it, the other hosts go by it.
                 Some(changed) => {
@@ -158,6 +166,7 @@ impl Sessions {
             facts.owner = Some(place.owner);
             facts.warnings = place.warning.iter().cloned().collect();
         });
+        self.memory.place = Some(place.clone());
         place
     }
 
@@ -186,6 +195,18 @@ impl Sessions {
         if let Some(usable) = self.memory.config.clone().filter(|_| silent) {
             return Ok((usable, std::mem::take(&mut self.memory.peers)));
         }
+        // Containers run in what is in force: whatever ended the last session, what waits for a start goes on waiting.
+        let Memory { config: running, held, place, .. } = &mut self.memory;
+        if let (Some(running), Some(held), Some(place), false) = (running, held, place, silent) {
+            let text = self.feed.borrow_and_update().clone().flatten();
+            let offer = follow::offer(text.as_deref(), key, running, held.key, place);
+            if let Some((usable, changes)) = follow::taken(offer, &self.board) {
+                follow::followed(changes, &self.board);
+                *running = usable;
+            }
+            let running = running.clone();
+            return Ok((running, std::mem::take(&mut self.memory.peers)));
+        }
         let (usable, peers) = tokio::select! {
             usable = next_usable(&mut self.feed, key, refused) => (usable.context("the configuration is no longer followed")?, std::mem::take(&mut self.memory.peers)),
             known = remember::when_the_store_is_away(&self.options, &self.store, self.memory.owner), if silent => {
@@ -199,6 +220,38 @@ impl Sessions {
         };
         self.memory.config = Some(usable.clone());
         Ok((usable, peers))
+    }
+
+    /// Waits until nothing on this host stands in the network's way, and says once what does. With a reason where another underlay or
+    /// configuration comes first.
+    async fn find_room(&mut self, key: &str, config: &NetworkConfig, place: &Place) -> anyhow::Result<Option<&'static str>> {
+        let Self { options, board, feed, room, .. } = self;
+        let other_ground = async {
+            tokio::select! {
+                why = ends::other_config(feed, key, config) => why,
+                why = ends::other_underlay(options, place) => Ok(why),
+            }
+        };
+        tokio::pin!(other_ground);
+        let mut said = None;
+        loop {
+            let error = match room.claim(config).await {
+                Ok(warnings) => {
+                    board.change(|facts| facts.warnings.extend(warnings.iter().cloned()));
+                    return Ok(None);
+                }
+                Err(error) => error.to_string(),
+            };
+            if said.as_ref() != Some(&error) {
+                tracing::error!(error, "this host has no room for the network: waiting");
+                board.blocked(error.clone());
+                said = Some(error);
+            }
+            tokio::select! {
+                why = &mut other_ground => return why.map(Some),
+                () = tokio::time::sleep(UNDERLAY_PAUSE) => {}
+            }
+        }
     }
 
     /// A keeper of this host's lease, which is not running yet.
@@ -246,6 +299,7 @@ impl Drop for Clear {
                 known: _,
                 stuck: _,
                 config,
+                config_changes: _,
                 subnet_file,
                 stale: _,
                 warnings: _,

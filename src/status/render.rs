@@ -3,8 +3,10 @@
 use std::fmt::Write;
 
 use super::report::{
-    Count, DataPlane, DataPlaneState, EntryState, Filter, Lease, LeaseState, Peer, PeerState, Report, Store, StoreState, Underlay, Vtep,
+    ConfigChanges, Count, DataPlane, DataPlaneState, EntryState, Filter, Lease, LeaseState, Peer, PeerState, Report, Store, StoreState,
+    Underlay, Vtep,
 };
+use crate::fields::listed;
 
 /// How many peers are listed; those that are not in step come first. `--json` has them all.
 const PEERS_SHOWN: usize = 20;
@@ -98,6 +100,11 @@ fn facts(report: &Report, out: &mut Lines) {
         let state = if *in_step { "in step" } else { "NOT in step" };
         let dropped = dropped.map_or_else(String::new, |dropped| format!(", {dropped} packets dropped"));
         rows.push(["filter".to_owned(), format!("table ip {table}, {state}: {elements} of {wanted} sources let in{dropped}")]);
+    }
+    let ConfigChanges { followed, followed_at_unix_ms, waiting: _ } = &report.config_changes;
+    if let Some(at) = followed_at_unix_ms {
+        let ago = span(report.now_unix_ms.saturating_sub(*at) / 1000);
+        rows.push(["config".to_owned(), format!("change followed {ago} ago: {}", listed(followed))]);
     }
     out.table(rows);
 }

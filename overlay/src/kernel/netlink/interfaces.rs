@@ -12,7 +12,21 @@ use super::link;
 use super::requests::Requests;
 use crate::kernel::KernelError;
 use crate::underlay::{Address, Interface, Interfaces, Reach};
-use crate::{Device, IfIndex, TABLE_MAIN, Way};
+use crate::{Device, IfIndex, Kind, TABLE_MAIN, Way};
+
+/// The VXLAN devices of the calling thread's network namespace, whosever they are, with their names.
+///
+/// # Errors
+/// [`KernelError`] when they cannot be read.
+pub async fn vxlan_links() -> Result<Vec<(String, Device)>, KernelError> {
+    let mut links: Vec<(String, Device)> = Vec::new();
+    dump(What::Links, &mut links, |links, message| {
+        links.extend(or_left_out(link::read(message)).filter(|(_, device)| matches!(device.kind, Kind::Vxlan(_))));
+        Ok(())
+    })
+    .await?;
+    Ok(links)
+}
 
 /// The interfaces of the calling thread's network namespace with their addresses, those that these families' default routes leave by,
 /// and the one by which `reach` would be reached.
