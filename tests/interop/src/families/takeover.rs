@@ -6,6 +6,7 @@ use testkit::world::CONFIG;
 use crate::belongings::Belongings;
 use crate::case::cases;
 use crate::changeover::{Changeover, hand_to, hand_to_loden_as_flanneld};
+use crate::families::filter::NFTABLES;
 use crate::families::mesh::whole;
 use crate::outside::Knocked;
 use crate::peer::Which::{Flanneld, Loden};
@@ -25,6 +26,9 @@ pub(crate) const ROLLBACK: &[Case] = cases![
 
 /// What flanneld's documents have for a host whose containers are Docker's.
 const FLAGS: &[&str] = &["-ip-masq"];
+
+/// The two forms of flanneld's rules.
+const FORMS: [(&str, &str); 2] = [("iptables form", CONFIG), ("nftables form", NFTABLES)];
 
 fn a_takeover_loses_no_packet_and_keeps_subnet_mac_and_subnet_file(agents: &Agents, report: &mut Report) -> Result<()> {
     let mut play = Changeover::new(agents, CONFIG, FLAGS, &[Flanneld, Flanneld, Loden])?;
@@ -49,20 +53,24 @@ fn a_rollback_loses_no_packet_and_keeps_subnet_mac_and_subnet_file(agents: &Agen
 
 fn containers_go_outside_by_masquerade_all_through_a_takeover(agents: &Agents, report: &mut Report) -> Result<()> {
     report.waits_for("the packet filter");
-    let mut play = Changeover::new(agents, CONFIG, FLAGS, &[Flanneld, Loden])?;
-    let knocked = play.knocking(|scene| hand_to(scene, Loden))?;
-    masqueraded(knocked, report);
-    let rules = play.scene.first()?.member.host.run(&["iptables-save"])?;
-    let left: Vec<_> = rules.lines().filter(|line| line.contains("FLANNEL-")).collect();
-    report.gate("flanneld's chains are gone", left.is_empty(), left.join(", "));
+    for (form, config) in FORMS {
+        let mut play = Changeover::new(agents, config, FLAGS, &[Flanneld, Loden])?;
+        let knocked = play.knocking(|scene| hand_to(scene, Loden))?;
+        masqueraded(form, knocked, report);
+        let rules = play.scene.first()?.member.host.run(&["sh", "-c", "iptables-save; nft list tables"])?;
+        let left: Vec<_> = rules.lines().filter(|line| line.contains("FLANNEL-") || line.contains("flannel-ipv")).collect();
+        report.gate(format!("{form}: flanneld's rules are gone"), left.is_empty(), left.join(", "));
+    }
     Ok(())
 }
 
 fn containers_go_outside_by_masquerade_all_through_a_rollback(agents: &Agents, report: &mut Report) -> Result<()> {
     report.waits_for("the packet filter");
-    let mut play = Changeover::new(agents, CONFIG, FLAGS, &[Loden, Flanneld])?;
-    let knocked = play.knocking(|scene| hand_to(scene, Flanneld))?;
-    masqueraded(knocked, report);
+    for (form, config) in FORMS {
+        let mut play = Changeover::new(agents, config, FLAGS, &[Loden, Flanneld])?;
+        let knocked = play.knocking(|scene| hand_to(scene, Flanneld))?;
+        masqueraded(form, knocked, report);
+    }
     Ok(())
 }
 
@@ -80,7 +88,7 @@ fn after_a_handover_nothing_of_lodens_is_left_and_no_packet_is_lost(agents: &Age
         knocked = Some(knocks.finish()?);
         done.map(drop)
     })?;
-    masqueraded(knocked.context("nobody knocked")?, report);
+    masqueraded("iptables form", knocked.context("nobody knocked")?, report);
     let differs = Belongings::of(&play.scene.first()?.member.host)?.differs_from(&before);
     let seen = if differs.is_empty() { "the same".to_owned() } else { differs.join("; ") };
     report.gate("routes, rules, tables and files are what they were before loden came", differs.is_empty(), seen);
@@ -88,6 +96,10 @@ fn after_a_handover_nothing_of_lodens_is_left_and_no_packet_is_lost(agents: &Age
     Ok(())
 }
 
-fn masqueraded(knocked: Knocked, report: &mut Report) {
-    report.gate("every connection from a container is masqueraded, before, while and after", knocked.all_masqueraded(), knocked.shown());
+fn masqueraded(form: &str, knocked: Knocked, report: &mut Report) {
+    report.gate(
+        format!("{form}: every connection from a container is masqueraded, all the time"),
+        knocked.all_masqueraded(),
+        knocked.shown(),
+    );
 }
