@@ -54,7 +54,9 @@ fn every_make_target_that_a_page_names_is_there() -> Result<()> {
         let text = read(page)?;
         // `make TARGET` stands in backquotes or at the start of an indented line.
         let named = text.split("`make ").skip(1).chain(text.split("\n    make ").skip(1));
-        for target in named.filter_map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '-').next()).filter(|name| !name.is_empty()) {
+        for target in
+            named.filter_map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '-').next()).filter(|name| !name.is_empty())
+        {
             ensure!(targets.contains(target), "{page} names make {target}, and the Makefile has no such target");
         }
     }
