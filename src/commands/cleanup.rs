@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use lease::{LeaseStore, Subnet};
-use overlay::{Kernel, Kind, Netlink, Observed, Op, Scope};
+use overlay::{Kernel, Kind, Netlink, Observed, Op, OurTable, Scope};
 
 use crate::agent::{store_of, usable};
 use crate::cli::Options;
@@ -23,7 +23,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     super::refuse_beside_an_agent(options)?;
     super::run(async {
         let mut out = String::new();
-        let mut filtered = overlay::filtered_devices().await?;
+        let mut tables = overlay::our_tables().await?;
         for name in flannel_devices()? {
             let (mut kernel, observed) = look(&name).await?;
             match is_ours(&name, &observed, options).await {
@@ -35,7 +35,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                     writeln!(out, "{}", op.on(&name))?;
                 }
                 Ok(false) => {
-                    filtered.retain(|device| *device != name);
+                    tables.retain(|table| table.device != name);
                     writeln!(out, "# {name} is left alone: it is not this network's VTEP")?;
                 }
                 Err(error) => {
@@ -44,11 +44,8 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
             }
         }
         // Those of ours, and those whose device is gone.
-        for device in filtered.iter().filter(|device| vni_of(device).is_some()) {
-            if overlay::remove_filter(device).await? {
-                writeln!(out, "nft delete table ip {}", overlay::table_name(device))?;
-            }
-        }
+        tables.retain(|table| vni_of(&table.device).is_some());
+        remove_filters(&tables, &mut out).await?;
         let socket = status::socket_path(&options.subnet_file);
         for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut out)?;
@@ -58,6 +55,23 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
         }
         Ok(out)
     })
+}
+
+/// Removes our tables, and what bears their names in others' chains.
+async fn remove_filters(tables: &[OurTable], out: &mut String) -> anyhow::Result<()> {
+    for table in tables {
+        if overlay::remove_table(table).await? {
+            writeln!(out, "nft delete table {table}")?;
+        }
+        let (gone, trouble) = overlay::remove_guests(table).await?;
+        for place in gone {
+            writeln!(out, "# rules with the comment {} deleted from {place}", table.name)?;
+        }
+        if let Some(trouble) = trouble {
+            bail!("rules with the comment {} may be left: {trouble}", table.name);
+        }
+    }
+    Ok(())
 }
 
 /// The names of the devices that are named as VTEPs are.

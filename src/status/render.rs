@@ -97,7 +97,7 @@ fn facts(report: &Report, out: &mut Lines) {
     if let Some(Filter { table, in_step, trouble: _, elements, wanted, dropped }) = &report.filter {
         let state = if *in_step { "in step" } else { "NOT in step" };
         let dropped = dropped.map_or_else(String::new, |dropped| format!(", {dropped} packets dropped"));
-        rows.push(["filter".to_owned(), format!("table ip {table}, {state}: {elements} of {wanted} sources let in{dropped}")]);
+        rows.push(["filter".to_owned(), format!("table {table}, {state}: {elements} of {wanted} sources let in{dropped}")]);
     }
     out.table(rows);
 }

@@ -287,7 +287,7 @@ pub struct Held {
 /// The peer filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// Its nf_tables table, of family ip.
+    /// Its nf_tables table, with its family.
     pub table: String,
     /// Whether the kernel holds it as it should be.
     pub in_step: bool,
