@@ -97,10 +97,12 @@ fn wanted(mark: &Mark) -> [String; 2] {
 
 fn rule(line: &str, mark: &Mark) -> Rule {
     let [source, target] = wanted(mark);
-    let ours = match line {
-        _ if line == source => Some(Ours::Source),
-        _ if line == target => Some(Ours::Target),
-        _ if line.contains(&format!("--comment {} ", mark.owner)) => Some(Ours::Stale),
+    // A text with a full stop in it is saved within quotation marks.
+    let bare = line.replace('"', "");
+    let ours = match bare {
+        _ if bare == source => Some(Ours::Source),
+        _ if bare == target => Some(Ours::Target),
+        _ if bare.contains(&format!("--comment {} ", mark.owner)) => Some(Ours::Stale),
         _ => None,
     };
     let (mut always, mut end) = (true, End::Next);
@@ -172,7 +174,8 @@ mod tests {
             restore,
             format!("*filter\n-I FORWARD 4 {}COMMIT\n", rules.replace("-A FORWARD -d", "-I FORWARD 5 -d"))
         );
-        let with_ours = DOCKER.replace("-A DOCKER-USER", &format!("-A FORWARD {rules}-A DOCKER-USER"));
+        let quoted = rules.replace("loden-net-flannel.1", "\"loden-net-flannel.1\"");
+        let with_ours = DOCKER.replace("-A DOCKER-USER", &format!("-A FORWARD {quoted}-A DOCKER-USER"));
         assert!(planned(&with_ours).1.is_empty());
         let behind = with_ours.replace("-A FORWARD -j DOCKER-USER", "-A FORWARD -m comment --comment \"no more of it\" -j REJECT --reject-with icmp-host-prohibited");
         let (saved, change) = planned(&behind);

@@ -29,6 +29,7 @@ pub use self::leftovers::flanneld_filters;
 use self::legacy::Saved;
 use self::native::{Hosts, Place};
 use self::ruleset::plan;
+use self::xtables::ToolError;
 
 /// After a look at others' chains the next one waits ten times as long as it took, and at least so long: they may change all the time.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -236,15 +237,14 @@ impl Forward {
             (self.note, self.legacy_right) = (None, BTreeSet::new());
             return;
         }
-        let saved = match xtables::save(family, LEGACY_TABLE).await {
-            Ok(text) => Saved::read(&text),
+        let (saved, change) = match self.saved().await {
+            Ok(saved) => saved,
             Err(error) => {
                 self.note = Some(error.to_string());
                 return;
             }
         };
         self.note = None;
-        let change = plan(&saved.ruleset(&self.mark), LEGACY_CHAIN, saved.drops(LEGACY_CHAIN), self.wanted);
         let name = format!("{}-legacy {LEGACY_TABLE} {LEGACY_CHAIN}", family.facts().xtables);
         if change.is_empty() {
             let there = saved.ruleset(&self.mark).get(LEGACY_CHAIN).into_iter().flatten().any(|rule| rule.ours.is_some());
@@ -256,21 +256,37 @@ impl Forward {
         if self.retries.must_wait(Part::Legacy, now) || repair && !self.retries.may_repair(whole(Part::Legacy), now) {
             return;
         }
-        match xtables::restore(family, &saved.restore(LEGACY_CHAIN, &change, &self.mark)).await {
-            Err(error) => self.retries.refused_by_kernel(Part::Legacy, error.to_string(), repair, now),
-            Ok(()) => {
-                self.retries.right(Part::Legacy);
-                match change.put {
-                    Some(_) => drop(self.legacy_right.insert(name)),
-                    None => self.cleared.extend(self.legacy_right.take(&name).or(Some(name))),
-                }
-                if repair {
-                    self.retries.repaired(whole(Part::Legacy), now);
-                    self.heals += 1;
-                }
-                tracing::info!(chains = ?self.places(), "rules of ours in others' forward chains are as they are needed");
-            }
+        let restored = xtables::restore(family, &saved.restore(LEGACY_CHAIN, &change, &self.mark)).await;
+        let refused = match restored {
+            Err(error) => Some(error.to_string()),
+            // That it was taken is no proof.
+            Ok(()) => match self.saved().await {
+                Ok((_, change)) if change.is_empty() => None,
+                Ok(_) => Some("it shows other rules than were put there".to_owned()),
+                Err(error) => Some(error.to_string()),
+            },
+        };
+        if let Some(reason) = refused {
+            self.retries.refused_by_kernel(Part::Legacy, reason, repair, now);
+            return;
         }
+        self.retries.right(Part::Legacy);
+        match change.put {
+            Some(_) => drop(self.legacy_right.replace(name)),
+            None => self.cleared.extend(self.legacy_right.take(&name).or(Some(name))),
+        }
+        if repair {
+            self.retries.repaired(whole(Part::Legacy), now);
+            self.heals += 1;
+        }
+        tracing::info!(chains = ?self.places(), "rules of ours in others' forward chains are as they are needed");
+    }
+
+    /// What iptables-legacy holds, and what is to be changed in it.
+    async fn saved(&self) -> Result<(Saved, ruleset::Change), ToolError> {
+        let saved = Saved::read(&xtables::save(self.family(), LEGACY_TABLE).await?);
+        let change = plan(&saved.ruleset(&self.mark), LEGACY_CHAIN, saved.drops(LEGACY_CHAIN), self.wanted);
+        Ok((saved, change))
     }
 
     /// The chains that hold ours.
