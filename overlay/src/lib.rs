@@ -18,6 +18,7 @@ mod device;
 mod entry;
 mod event;
 mod filter;
+mod ground;
 mod kernel;
 mod observed;
 mod op;
@@ -30,21 +31,22 @@ mod vtep;
 
 pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
-pub use entry::{Aspect, FdbTo, Key, Matter, RouteKey, RouteTo, TABLE_MAIN};
+pub use entry::{Aspect, FdbTo, Key, Matter, RouteKey, RouteTo, RuleKey, TABLE_MAIN, Way};
 pub use event::Event;
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use filter::fuzz_filter_datagram;
 pub use filter::{
-    Changer, Family, Filter, FilterSpec, Masquerade, NetSpec, OurTable, PacketFilter, Pass, flanneld_filters, net_table_name, our_tables,
+    Changer, Filter, FilterSpec, Masquerade, NetSpec, OurTable, PacketFilter, Pass, flanneld_filters, net_table_name, our_tables,
     remove_filter, remove_guests, remove_table, table_name,
 };
+pub use ground::{Direct, Ground, RouteTable};
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;
 #[cfg(feature = "contract")]
 pub use kernel::{Deed, ELSEWHERE, ModelKernel, contract};
-pub use kernel::{Failure, Kernel, KernelError, Netlink, Scope};
+pub use kernel::{Failure, Kernel, KernelError, Netlink, Scope, vxlan_links};
 pub use observed::Observed;
 pub use op::Op;
 pub use peers::{Guard, Local, MASS_FLOOR, Notice, Peers, Reject, STRAYS_KNOWN, Verdict, judge};

@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use overlay::{Changer, Family, Filter, FilterSpec, Kernel, KernelError, Reconciler, State};
+use lease::Family;
+use overlay::{Changer, Filter, FilterSpec, Kernel, KernelError, Reconciler, State};
 
 use crate::metrics::Metrics;
 use crate::status;
@@ -31,7 +32,7 @@ impl PeerFilter {
     pub(super) async fn new<K: Kernel>(wanted: bool, reconciler: &Reconciler<K>) -> Self {
         let spec = reconciler.desired().vtep().map(|vtep| FilterSpec {
             device: vtep.name.clone(),
-            family: if vtep.local.is_ipv4() { Family::V4 } else { Family::V6 },
+            family: Family::of(vtep.local),
             vni: vtep.vni,
             port: vtep.port,
             subnet_len: reconciler.peers().local().subnet_len,
@@ -135,7 +136,7 @@ impl PeerFilter {
     pub(super) async fn view(&mut self) -> Option<status::Filter> {
         let spec = self.spec.as_ref()?;
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let table = format!("{} {}", spec.family, overlay::table_name(&spec.device));
+        let table = spec.table();
         let (there, wanted) = self.filter.as_ref().map(Filter::elements).unwrap_or_default();
         let dropped = match &mut self.filter {
             Some(filter) => filter.dropped().await.ok(),

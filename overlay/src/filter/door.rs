@@ -148,10 +148,7 @@ pub(super) async fn tables() -> Result<Vec<TableId>, KernelError> {
 }
 
 /// Takes in each message of a dump, once it is there as a whole.
-pub(super) async fn dump(
-    request: &Request,
-    take: impl FnMut(&Message<'_>) -> Result<(), DecodeError>,
-) -> Result<(), KernelError> {
+pub(super) async fn dump(request: &Request, take: impl FnMut(&Message<'_>) -> Result<(), DecodeError>) -> Result<(), KernelError> {
     let part = whole(request).await?;
     let mut take = take;
     let mut messages = part.iter().flat_map(|bytes| Messages::new(bytes));

@@ -1,30 +1,23 @@
 //! An address family: what differs by it in a packet and in nf_tables, as data.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lease::Subnet;
-
-/// IPv4 or IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
+use lease::{Family, Subnet};
 
 /// What differs. Offsets and lengths in bytes.
 #[derive(Debug)]
 pub(super) struct Facts {
     /// `NFPROTO_IPV4`, `NFPROTO_IPV6` (include/uapi/linux/netfilter.h, v6.18).
     pub(super) nfproto: u8,
+    /// As nft names it.
+    pub(super) nft: &'static str,
     /// `ETH_P_IP`, `ETH_P_IPV6` (include/uapi/linux/if_ether.h, v6.18).
     pub(super) ethertype: [u8; 2],
     /// Where the header has its addresses (RFC 791 §3.1, RFC 8200 §3), and how long one is.
     pub(super) source_at: u32,
     pub(super) target_at: u32,
     pub(super) address: u32,
+    pub(super) bits: u8,
     /// The second half of a concatenation of two addresses, as the kernel names it in a dump: the first register of four bytes behind
     /// the first four, the second register of sixteen (`nft_dump_register`, net/netfilter/nf_tables_api.c, v6.18).
     pub(super) register_behind: u32,
@@ -44,10 +37,12 @@ pub(super) struct Facts {
 
 const V4: Facts = Facts {
     nfproto: 2,
+    nft: "ip",
     ethertype: [0x08, 0x00],
     source_at: 12,
     target_at: 16,
     address: 4,
+    bits: 32,
     register_behind: 9,
     nft_type: 7,
     multicast: (0xe0, 4),
@@ -59,10 +54,12 @@ const V4: Facts = Facts {
 
 const V6: Facts = Facts {
     nfproto: 10,
+    nft: "ip6",
     ethertype: [0x86, 0xdd],
     source_at: 8,
     target_at: 24,
     address: 16,
+    bits: 128,
     register_behind: 2,
     nft_type: 8,
     multicast: (0xff, 8),
@@ -72,44 +69,19 @@ const V6: Facts = Facts {
     flannel_table: "flannel-ipv6",
 };
 
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// A subnet's.
-    #[must_use]
-    pub fn of(subnet: Subnet) -> Self {
-        Self::of_address(subnet.address())
-    }
-
-    pub(super) fn of_address(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    pub(super) fn facts(self) -> &'static Facts {
-        match self {
-            Self::V4 => &V4,
-            Self::V6 => &V6,
-        }
-    }
-
-    /// The bits of an address.
-    pub(super) fn bits(self) -> u8 {
-        match self {
-            Self::V4 => 32,
-            Self::V6 => 128,
-        }
-    }
+/// What differs by this family.
+pub(super) fn facts(family: Family) -> &'static Facts {
+    family.pick(&V4, &V6)
 }
 
-/// As nft names it.
-impl fmt::Display for Family {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::V4 => "ip",
-            Self::V6 => "ip6",
-        })
-    }
+/// The family that nf_tables knows by this number; none where it is another, or both.
+pub(super) fn by_number(nfproto: u8) -> Option<Family> {
+    Family::ALL.into_iter().find(|family| facts(*family).nfproto == nfproto)
+}
+
+/// A subnet's family.
+pub(super) fn of(subnet: Subnet) -> Family {
+    Family::of(subnet.address())
 }
 
 /// An address as it stands in a packet.

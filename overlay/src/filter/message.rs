@@ -4,9 +4,9 @@
 
 use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 
+use super::TableId;
 use super::attribute::{Attributes, attributes, find, number, text};
 use super::expr::{self, Expr};
-use super::TableId;
 use super::family::{address, octets};
 use super::frame::{Base, Chain, Frame, Set};
 use super::pass::{Pass, set_len, set_name};
@@ -314,10 +314,10 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use lease::Vni;
+    use lease::{Family, Vni};
 
     use super::*;
-    use crate::filter::{Family, FilterSpec, peers};
+    use crate::filter::{FilterSpec, peers};
     use crate::kernel::Messages;
 
     fn frame(vni: u64) -> Frame {
@@ -362,7 +362,8 @@ mod tests {
         let requests = elements(DELSETELEM, &id("loden-flannel.1"), &passes);
         assert_eq!(requests.len(), 4);
         let (datagram, _) = transaction(&requests, 1);
-        let heard: Vec<_> = Messages::new(&datagram).flat_map(|message| heard(&message.unwrap(), &id("loden-flannel.1")).unwrap()).collect();
+        let heard: Vec<_> =
+            Messages::new(&datagram).flat_map(|message| heard(&message.unwrap(), &id("loden-flannel.1")).unwrap()).collect();
         assert_eq!(heard, passes.into_iter().map(|pass| Heard::Element(pass, false)).collect::<Vec<_>>());
     }
 

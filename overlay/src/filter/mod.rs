@@ -23,15 +23,16 @@ mod table;
 
 use std::fmt;
 
+use lease::Family;
 use nix::errno::Errno;
 
 use self::door::Door;
+use self::family::facts;
 use crate::kernel::KernelError;
 
-pub use self::family::Family;
+pub use self::forward::flanneld_filters;
 pub use self::message::Changer;
 pub use self::net::{Masquerade, NetSpec, net_table_name};
-pub use self::forward::flanneld_filters;
 pub use self::packet_filter::{PacketFilter, remove_guests};
 pub use self::pass::Pass;
 pub use self::peers::{Filter, FilterSpec};
@@ -45,7 +46,7 @@ pub(crate) struct TableId {
 
 impl TableId {
     fn of(family: Family, name: String) -> Self {
-        Self { nfproto: family.facts().nfproto, name }
+        Self { nfproto: facts(family).nfproto, name }
     }
 }
 
@@ -56,8 +57,8 @@ const INET: u8 = 1;
 impl fmt::Display for TableId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { nfproto, name } = self;
-        match Family::ALL.into_iter().find(|family| family.facts().nfproto == *nfproto) {
-            Some(family) => write!(out, "{family} {name}"),
+        match family::by_number(*nfproto) {
+            Some(family) => write!(out, "{} {name}", facts(family).nft),
             None if *nfproto == INET => write!(out, "inet {name}"),
             None => write!(out, "family {nfproto} {name}"),
         }
@@ -87,7 +88,7 @@ pub struct OurTable {
 /// As nft names it.
 impl fmt::Display for OurTable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} {}", self.family, self.name)
+        write!(out, "{} {}", facts(self.family).nft, self.name)
     }
 }
 
@@ -101,7 +102,7 @@ pub async fn our_tables() -> Result<Vec<OurTable>, KernelError> {
         tables => tables?,
     };
     let ours = |TableId { nfproto, name }: TableId| {
-        let family = Family::ALL.into_iter().find(|family| family.facts().nfproto == nfproto)?;
+        let family = family::by_number(nfproto)?;
         let device = name.strip_prefix(net::NET_PREFIX).or_else(|| name.strip_prefix(PREFIX))?.to_owned();
         Some(OurTable { family, device, name })
     };

@@ -20,11 +20,11 @@
 //! The same rules that flanneld has in its iptables form. Its nftables form differs in the first, which takes the exact mark, and in
 //! the fourth, which names the wrong subnets.
 
-use lease::Subnet;
+use lease::{Family, Subnet};
 
 use super::TableId;
 use super::expr::{ACCEPT, Expr, FULLY_RANDOM, MARK, NETWORK, REGISTER, RETURN};
-use super::family::{Facts, Family, mask, octets};
+use super::family::{self, Facts, facts, mask, octets};
 use super::frame::{Base, FILTER, FORWARD, Frame, OUTPUT, POSTROUTING, PREROUTING, RAW, SRCNAT};
 use super::peers::to_port;
 
@@ -32,8 +32,7 @@ use super::peers::to_port;
 const KUBE_PROXY_MARK: u32 = 0x4000;
 
 /// What the kernel may lack.
-pub(super) const REMEDY: &str =
-    "the kernel may lack nf_tables with masquerade (CONFIG_NF_TABLES, CONFIG_NFT_MASQ): modprobe nf_tables nft_masq, or leave --ip-masq away";
+pub(super) const REMEDY: &str = "the kernel may lack nf_tables with masquerade (CONFIG_NF_TABLES, CONFIG_NFT_MASQ): modprobe nf_tables nft_masq, or leave --ip-masq away";
 
 /// What is wanted for one family of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +73,13 @@ impl NetSpec {
     /// The network's family.
     #[must_use]
     pub fn family(&self) -> Family {
-        Family::of(self.network)
+        family::of(self.network)
+    }
+
+    /// The table, as nft names it.
+    #[must_use]
+    pub fn table_name(&self) -> String {
+        self.table().to_string()
     }
 
     /// The table.
@@ -121,11 +126,8 @@ fn masquerading(network: Subnet, subnet: Subnet, flags: u32) -> Vec<Vec<Expr>> {
     let verdict = |code| vec![Expr::Verdict { code, chain: None }];
     let masquerade = || vec![Expr::Masquerade { flags }];
     let mark = KUBE_PROXY_MARK.to_ne_bytes().to_vec();
-    let marked = vec![
-        Expr::Meta { key: MARK },
-        Expr::Mask { register: REGISTER, mask: mark.clone() },
-        Expr::Compare { equal: true, value: mark },
-    ];
+    let marked =
+        vec![Expr::Meta { key: MARK }, Expr::Mask { register: REGISTER, mask: mark.clone() }, Expr::Compare { equal: true, value: mark }];
     vec![
         [marked, verdict(RETURN)].concat(),
         [within(Source, subnet, true), within(Target, network, true), verdict(RETURN)].concat(),
@@ -143,18 +145,18 @@ pub(super) fn accept(side: Side, network: Subnet) -> Vec<Expr> {
 
 /// Goes on if an address lies within a prefix, or does not.
 pub(super) fn within(side: Side, prefix: Subnet, equal: bool) -> Vec<Expr> {
-    prefix_match(Family::of(prefix), side, &octets(prefix.address()), prefix.len(), equal)
+    prefix_match(family::of(prefix), side, &octets(prefix.address()), prefix.len(), equal)
 }
 
 fn no_multicast(network: Subnet) -> Vec<Expr> {
-    let family = Family::of(network);
-    let (first, len) = family.facts().multicast;
+    let family = family::of(network);
+    let (first, len) = facts(family).multicast;
     prefix_match(family, Side::Target, &[first], len, false)
 }
 
 /// As nft and iptables write it: of a prefix that ends with a byte, those bytes are compared.
 fn prefix_match(family: Family, side: Side, value: &[u8], len: u8, equal: bool) -> Vec<Expr> {
-    let Facts { source_at, target_at, address, .. } = *family.facts();
+    let Facts { source_at, target_at, address, .. } = *facts(family);
     let offset = match side {
         Side::Source => source_at,
         Side::Target => target_at,

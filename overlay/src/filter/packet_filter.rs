@@ -4,11 +4,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::OurTable;
 use super::forward::{self, Forward, Mark};
 use super::message::Changer;
 use super::net::{NetSpec, REMEDY};
 use super::table::Table;
-use super::OurTable;
 use crate::kernel::KernelError;
 
 /// Keeps them.
@@ -78,12 +78,6 @@ impl PacketFilter {
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         [self.table.next_due(), self.forward.next_due()].into_iter().flatten().min()
-    }
-
-    /// The table, as nft names it.
-    #[must_use]
-    pub fn table(&self) -> String {
-        self.spec.table().to_string()
     }
 
     /// Others' chains that hold rules of ours.

@@ -5,9 +5,9 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 
-use lease::Subnet;
+use lease::{Family, Subnet};
 
-use super::family::Family;
+use super::family::facts;
 
 /// The longest prefix of any family.
 const LONGEST: u8 = 128;
@@ -37,7 +37,7 @@ pub struct Pass {
 impl Pass {
     /// A host may send from its own underlay address: a process there answers a container from it.
     fn own(from: IpAddr) -> Self {
-        Self { len: Family::of_address(from).bits(), from, inner: from }
+        Self { len: facts(Family::of(from)).bits, from, inner: from }
     }
 }
 
@@ -66,10 +66,10 @@ impl Wanted {
     /// What is of another family cannot come in over this network, and so gets no pass.
     pub(super) fn put(&mut self, subnet: Subnet, at: Option<IpAddr>, touch: &mut impl FnMut(Pass)) {
         let inner = subnet.address();
-        if Family::of_address(inner) != self.family {
+        if Family::of(inner) != self.family {
             return;
         }
-        let at = at.filter(|at| Family::of_address(*at) == self.family);
+        let at = at.filter(|at| Family::of(*at) == self.family);
         let before = match at {
             Some(at) => self.peers.insert(subnet, at),
             None => self.peers.remove(&subnet),

@@ -20,10 +20,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use lease::{Subnet, Vni};
+use lease::{Family, Subnet, Vni};
 
 use super::expr::{DROP, Expr, INNER, JUMP, L4PROTO, NETWORK, REGISTER, RETURN, TRANSPORT};
-use super::family::{Facts, Family, mask};
+use super::family::{Facts, facts, mask};
 use super::frame::{Base, Frame, INPUT, RAW, Set};
 use super::message::Changer;
 use super::pass::set_name;
@@ -68,6 +68,18 @@ pub struct FilterSpec {
     pub subnet_len: u8,
 }
 
+impl FilterSpec {
+    /// The table, as nft names it.
+    #[must_use]
+    pub fn table(&self) -> String {
+        self.id().to_string()
+    }
+
+    fn id(&self) -> TableId {
+        TableId::of(self.family, table_name(&self.device))
+    }
+}
+
 /// Owns the filter table of one VTEP.
 #[derive(Debug)]
 pub struct Filter {
@@ -82,9 +94,8 @@ impl Filter {
     /// # Errors
     /// [`KernelError`] when a socket cannot be had.
     pub fn open(spec: FilterSpec, peers: &Desired) -> Result<Self, KernelError> {
-        let lens = [spec.subnet_len, spec.family.bits()].into();
-        let id = TableId::of(spec.family, table_name(&spec.device));
-        let table = Table::open(id, spec.family, frame(&spec, &lens), REMEDY)?;
+        let lens = [spec.subnet_len, facts(spec.family).bits].into();
+        let table = Table::open(spec.id(), spec.family, frame(&spec, &lens), REMEDY)?;
         let mut filter = Self { spec, lens, table };
         filter.peers_changed(peers, peers.peers().map(|peer| peer.subnet));
         Ok(filter)
@@ -131,10 +142,10 @@ impl Filter {
         self.table.next_due()
     }
 
-    /// The table's name.
+    /// The table, as nft names it.
     #[must_use]
-    pub fn table(&self) -> &str {
-        self.table.name()
+    pub fn table(&self) -> String {
+        self.table.id().to_string()
     }
 
     /// How many elements there are, and how many there should be.
@@ -183,7 +194,7 @@ impl Filter {
 
 /// What is wanted for a tunnel, with prefixes of these lengths.
 pub(super) fn frame(spec: &FilterSpec, lens: &BTreeSet<u8>) -> Frame {
-    let Facts { ethertype, source_at, address, register_behind, nft_type, .. } = *spec.family.facts();
+    let Facts { ethertype, source_at, address, register_behind, nft_type, .. } = *facts(spec.family);
     let verdict = |code| Expr::Verdict { code, chain: None };
     let load = |register, base, offset, len| Expr::Payload { register, base, offset, len };
     let [_, vni @ ..] = spec.vni.get().to_be_bytes();
@@ -233,7 +244,7 @@ mod tests {
     fn peer(number: u32) -> crate::Peer {
         let [_, a, b, c] = number.to_be_bytes();
         let (subnet, dst) = (Ipv4Addr::from_bits((10 << 24) | (number << 8)), Ipv4Addr::new(172, 16 + a, b, c));
-        crate::Peer { subnet: format!("{subnet}/24").parse().unwrap(), mac: MacAddr::new([2, 0, 0, a, b, c]), dst: dst.into() }
+        crate::Peer { subnet: format!("{subnet}/24").parse().unwrap(), mac: Some(MacAddr::new([2, 0, 0, a, b, c])), dst: dst.into() }
     }
 
     #[test]
@@ -253,7 +264,9 @@ mod tests {
     async fn the_kernel_shows_the_table_that_was_made_also_with_twenty_thousand_peers() {
         let host = testkit::Namespace::new("filtered", "").unwrap();
         let _within = host.enter().unwrap();
-        let mut peers = Desired::default();
+        let (network, subnet) = ("10.5.0.0/16".parse().unwrap(), "10.5.1.0/24".parse().unwrap());
+        let ground = crate::Ground { network, subnet, vtep: None, direct: crate::Direct::Never, blackhole: false, table: None };
+        let mut peers = Desired::new(ground);
         (1..=20_000).for_each(|number| peers.put(peer(number), &mut |_| ()));
         let mut filter = Filter::open(spec(Family::V4), &peers).unwrap();
         filter.step(true, Instant::now()).await.unwrap();

@@ -16,12 +16,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lease::Subnet;
+use lease::{Family, Subnet};
 use nix::errno::Errno;
 
 use super::TableId;
 use super::door::{Door, take_in};
-use super::family::Family;
 use super::frame::Frame;
 use super::message::{Changer, Heard, Seen};
 use super::op::FilterOp;
@@ -338,9 +337,9 @@ impl Table {
         }
     }
 
-    /// The table's name.
-    pub(super) fn name(&self) -> &str {
-        &self.id.name
+    /// Which it is.
+    pub(super) fn id(&self) -> &TableId {
+        &self.id
     }
 
     /// How many elements there are, and how many there should be.
@@ -403,4 +402,3 @@ impl fmt::Debug for Table {
         out.debug_struct("Table").field("id", &self.id).field("elements", &self.elements()).finish_non_exhaustive()
     }
 }
-

@@ -1,7 +1,8 @@
 //! Others' forward chains that drop: ours is put where it counts, stays there, and goes when it is not needed.
 
 use anyhow::{Result, ensure};
-use overlay::{Family, NetSpec, OurTable, PacketFilter, remove_guests};
+use lease::Family;
+use overlay::{NetSpec, OurTable, PacketFilter, remove_guests};
 use testkit::Namespace;
 
 use crate::{host, standing, until, v4, v6};
@@ -107,7 +108,8 @@ async fn a_table_for_both_families_that_rejects_gets_a_rule_of_each_before_its_l
     let (_v4, mut v6) = (standing(v4()).await?, standing(v6()).await?);
     let chain = || host.run(&["nft", "--stateless", "list", "chain", "inet", "firewalld", "filter_FORWARD"]);
     let text = chain()?;
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| line.contains("comment") || line.contains("drop") || line.contains("jump")).collect();
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| line.contains("comment") || line.contains("drop") || line.contains("jump")).collect();
     let wanted = [
         "ct state invalid drop",
         "ip saddr 10.5.0.0/16 counter accept comment \"loden-net-flannel.1\"",

@@ -5,7 +5,7 @@ use lease::Subnet;
 use super::super::TableId;
 use super::super::door::Door;
 use super::super::expr::{Expr, JUMP};
-use super::super::family::Family;
+use super::super::family::{self, facts};
 use super::super::net::{Side, within};
 use super::legacy::Saved;
 use super::native::{del_chain, del_rule, rules_of, speaks_of};
@@ -17,10 +17,10 @@ const CHAINS: [(&str, &str, &str); 2] = [("nat", "FLANNEL-POSTRTG", "POSTROUTING
 
 /// Takes away what flanneld left for this network. Says what that was, and what could not be taken away.
 pub(in crate::filter) async fn remove(network: Subnet) -> Result<(Vec<String>, Option<String>), KernelError> {
-    let family = Family::of(network);
+    let family = family::of(network);
     let mut done = Vec::new();
     let mut door = Door::open()?;
-    let own = TableId::of(family, family.facts().flannel_table.to_owned());
+    let own = TableId::of(family, facts(family).flannel_table.to_owned());
     if own_table_speaks_of(&door, &own, network).await? {
         door.remove(&own).await?.map_err(|refusal| refusal.into_error("delete flanneld's table"))?;
         done.push(format!("table {own}"));
@@ -47,7 +47,7 @@ pub(in crate::filter) async fn remove(network: Subnet) -> Result<(Vec<String>, O
 }
 
 async fn remove_legacy(network: Subnet, done: &mut Vec<String>) -> Result<(), String> {
-    let family = Family::of(network);
+    let family = family::of(network);
     let there = xtables::tables(family).map_err(|error| format!("cannot tell whether flanneld left rules to iptables-legacy: {error}"))?;
     for (table, chain, _) in CHAINS {
         if there.iter().any(|name| name == table) {
@@ -66,9 +66,9 @@ async fn remove_legacy(network: Subnet, done: &mut Vec<String>) -> Result<(), St
 /// # Errors
 /// [`KernelError`] when nf_tables cannot be spoken to.
 pub async fn flanneld_filters(network: Subnet) -> Result<bool, KernelError> {
-    let family = Family::of(network);
+    let family = family::of(network);
     let condition = within(Side::Source, network, true);
-    let own = TableId::of(family, family.facts().flannel_table.to_owned());
+    let own = TableId::of(family, facts(family).flannel_table.to_owned());
     if own_table_speaks_of(&Door::open()?, &own, network).await? {
         return Ok(true);
     }

@@ -170,14 +170,14 @@ mod tests {
         assert_eq!(change, Change { delete: vec![], put: Some(Spot::End) });
         let restore = saved.restore("FORWARD", &change, &mark());
         let rules = "-s 10.5.0.0/16 -m comment --comment loden-net-flannel.1 -j ACCEPT\n-A FORWARD -d 10.5.0.0/16 -m comment --comment loden-net-flannel.1 -j ACCEPT\n";
-        assert_eq!(
-            restore,
-            format!("*filter\n-I FORWARD 4 {}COMMIT\n", rules.replace("-A FORWARD -d", "-I FORWARD 5 -d"))
-        );
+        assert_eq!(restore, format!("*filter\n-I FORWARD 4 {}COMMIT\n", rules.replace("-A FORWARD -d", "-I FORWARD 5 -d")));
         let quoted = rules.replace("loden-net-flannel.1", "\"loden-net-flannel.1\"");
         let with_ours = DOCKER.replace("-A DOCKER-USER", &format!("-A FORWARD {quoted}-A DOCKER-USER"));
         assert!(planned(&with_ours).1.is_empty());
-        let behind = with_ours.replace("-A FORWARD -j DOCKER-USER", "-A FORWARD -m comment --comment \"no more of it\" -j REJECT --reject-with icmp-host-prohibited");
+        let behind = with_ours.replace(
+            "-A FORWARD -j DOCKER-USER",
+            "-A FORWARD -m comment --comment \"no more of it\" -j REJECT --reject-with icmp-host-prohibited",
+        );
         let (saved, change) = planned(&behind);
         assert_eq!(change, Change { delete: vec![3, 4], put: Some(Spot::Before(0)) });
         let restore = saved.restore("FORWARD", &change, &mark());

@@ -13,19 +13,19 @@ mod xtables;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use lease::Subnet;
+use lease::{Family, Subnet};
 use nix::errno::Errno;
 
-use super::door::{Door, Told};
-use super::family::Family;
-use super::message::{Changer, Heard, heard};
 use super::TableId;
+use super::door::{Door, Told};
+use super::family::{self, facts};
+use super::message::{Changer, Heard, heard};
 use crate::entry::{Aspect, Matter};
 use crate::kernel::{KernelError, Messages, Refusal};
 use crate::retry::{FIRST_DELAY, Retries, Trouble};
 
-pub(super) use self::leftovers::remove as remove_leftovers;
 pub use self::leftovers::flanneld_filters;
+pub(super) use self::leftovers::remove as remove_leftovers;
 use self::legacy::Saved;
 use self::native::{Hosts, Place};
 use self::ruleset::plan;
@@ -110,7 +110,7 @@ impl Forward {
     }
 
     fn family(&self) -> Family {
-        Family::of(self.mark.network)
+        family::of(self.mark.network)
     }
 
     /// Does what there is to do.
@@ -245,7 +245,7 @@ impl Forward {
             }
         };
         self.note = None;
-        let name = format!("{}-legacy {LEGACY_TABLE} {LEGACY_CHAIN}", family.facts().xtables);
+        let name = format!("{}-legacy {LEGACY_TABLE} {LEGACY_CHAIN}", facts(family).xtables);
         if change.is_empty() {
             let there = saved.ruleset(&self.mark).get(LEGACY_CHAIN).into_iter().flatten().any(|rule| rule.ours.is_some());
             self.legacy_right = there.then_some(name).into_iter().collect();
@@ -364,7 +364,8 @@ fn explained(refusal: &Refusal) -> String {
 
 /// Takes the rules away that bear a table's name, from wherever they are. Says where that was, and what stood in the way.
 pub(super) async fn remove(owner: &str, family: Family) -> Result<(Vec<String>, Option<String>), KernelError> {
-    let everything = Subnet::containing(family.facts().unspecified, 0).map_err(|error| KernelError::Protocol { call: "name all addresses", reason: error.to_string() })?;
+    let everything = Subnet::containing(facts(family).unspecified, 0)
+        .map_err(|error| KernelError::Protocol { call: "name all addresses", reason: error.to_string() })?;
     let mut forward = Forward::open(Mark { owner: owner.to_owned(), network: everything }, false, Duration::ZERO)?;
     let now = Instant::now();
     forward.native(now).await?;

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use lease::Family;
 use netlink_packet_core::{DecodeError, NLM_F_APPEND, NLM_F_CREATE};
 
-use super::super::attribute::{attributes, find, text};
+use super::super::attribute::{find, text};
 use super::super::door::dump;
 use super::super::expr::{self, ACCEPT, DROP, Expr, GOTO, JUMP, NFPROTO, RETURN};
-use super::super::family::Family;
+use super::super::family::facts;
 use super::super::frame::{Base, FORWARD, POLICY_DROP};
 use super::super::message::{
     CHAIN_NAME, DELCHAIN, DELRULE, FIXED, GETCHAIN, GETRULE, NAME, NEWCHAIN, NEWRULE, RULE_EXPRESSIONS, Request, base_of, table_of,
@@ -77,7 +78,7 @@ pub(super) async fn look(family: Family, mark: &Mark) -> Result<Hosts, KernelErr
     let take = |message: &Message<'_>| {
         let Some(table) = table_of(message)? else { return Ok(()) };
         let body = message.payload().get(FIXED..).unwrap_or_default();
-        let ours = table.name.starts_with(PREFIX) || ![family.facts().nfproto, INET].contains(&table.nfproto);
+        let ours = table.name.starts_with(PREFIX) || ![facts(family).nfproto, INET].contains(&table.nfproto);
         if let Some(Base { hook: FORWARD, policy, .. }) = base_of(body)?.filter(|_| !ours) {
             let chain = text(body, CHAIN_NAME)?.unwrap_or_default();
             found.push((Place { table, chain }, policy == POLICY_DROP));
@@ -118,7 +119,8 @@ pub(super) async fn rules_of(table: &TableId, chain: &str) -> Result<Vec<Read>, 
 
 fn read(message: &Message<'_>, table: &TableId, chain: &str) -> Result<Option<Read>, DecodeError> {
     let body = message.payload().get(FIXED..).unwrap_or_default();
-    let here = message.message_type() == NEWRULE && table_of(message)?.as_ref() == Some(table) && text(body, NAME)?.as_deref() == Some(chain);
+    let here =
+        message.message_type() == NEWRULE && table_of(message)?.as_ref() == Some(table) && text(body, NAME)?.as_deref() == Some(chain);
     if !here {
         return Ok(None);
     }
@@ -142,7 +144,7 @@ fn comment(mut data: &[u8]) -> Option<String> {
 /// Both of ours, as a table takes them: one for both families is told the family first. A counter, as iptables has it, so that it
 /// counts them as its own.
 fn wanted(family: Family, table: &TableId, mark: &Mark) -> [Vec<Expr>; 2] {
-    let nfproto = [Expr::Meta { key: NFPROTO }, Expr::Compare { equal: true, value: vec![family.facts().nfproto] }];
+    let nfproto = [Expr::Meta { key: NFPROTO }, Expr::Compare { equal: true, value: vec![facts(family).nfproto] }];
     let lead = if table.nfproto == INET { nfproto.to_vec() } else { Vec::new() };
     [Side::Source, Side::Target].map(|side| {
         let mut rule = [lead.clone(), accept(side, mark.network)].concat();
@@ -177,7 +179,12 @@ fn rule(read: &Read, family: Family, table: &TableId, mark: &Mark) -> Rule {
             }
             Expr::Other(name) if name == "reject" || name == "target REJECT" || name == "target DROP" => end = End::Drop,
             Expr::Other(name) => always &= WITHOUT_CONDITION.contains(&name.as_str()) || name.starts_with(TARGET),
-            Expr::Meta { .. } | Expr::Payload { .. } | Expr::Compare { .. } | Expr::Mask { .. } | Expr::Lookup { .. } | Expr::Masquerade { .. } => {
+            Expr::Meta { .. }
+            | Expr::Payload { .. }
+            | Expr::Compare { .. }
+            | Expr::Mask { .. }
+            | Expr::Lookup { .. }
+            | Expr::Masquerade { .. } => {
                 always = false;
             }
         }
@@ -187,7 +194,7 @@ fn rule(read: &Read, family: Family, table: &TableId, mark: &Mark) -> Rule {
 
 /// In a table for both families, one of ours for the other family bears the same mark if two VTEPs have one name: it is left alone.
 fn of_family(exprs: &[Expr], family: Family, table: &TableId) -> bool {
-    let other = |expr: &Expr| matches!(expr, Expr::Compare { value, .. } if value.len() == 1 && *value != [family.facts().nfproto]);
+    let other = |expr: &Expr| matches!(expr, Expr::Compare { value, .. } if value.len() == 1 && *value != [facts(family).nfproto]);
     table.nfproto != INET || !matches!(exprs, [Expr::Meta { key: NFPROTO }, compare, ..] if other(compare))
 }
 
@@ -224,10 +231,7 @@ pub(super) fn del_rule(table: &TableId, chain: &str, handle: u64) -> Request {
 
 /// Takes a chain away with all its rules.
 pub(super) fn del_chain(table: &TableId, chain: &str) -> [Request; 2] {
-    [
-        Request::new(DELRULE, 0, table, |body| body.text(NAME, chain)),
-        Request::new(DELCHAIN, 0, table, |body| body.text(CHAIN_NAME, chain)),
-    ]
+    [Request::new(DELRULE, 0, table, |body| body.text(NAME, chain)), Request::new(DELCHAIN, 0, table, |body| body.text(CHAIN_NAME, chain))]
 }
 
 /// Whether a notification may be about what has been looked at: a rule in one of these chains, or a chain in the hook.
@@ -253,9 +257,10 @@ pub(super) fn speaks_of(exprs: &[Expr], condition: &[Expr]) -> bool {
 }
 
 /// Whatever bytes there are, they are read or refused.
+#[cfg(feature = "contract")]
 pub(super) fn fuzz(message: &Message<'_>, table: &TableId) -> usize {
     let body = message.payload().get(FIXED..).unwrap_or_default();
-    let comments = attributes(body).flatten().filter_map(|(_, value)| comment(value)).count();
+    let comments = super::super::attribute::attributes(body).flatten().filter_map(|(_, value)| comment(value)).count();
     let rule = read(message, table, "vxlan").ok().flatten();
     comments + rule.map_or(0, |rule| rule.exprs.len()) + usize::from(concerns(message, &BTreeSet::new()).unwrap_or_default())
 }

@@ -7,10 +7,11 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
+use lease::Family;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use super::super::family::Family;
+use super::super::family::facts;
 
 /// How long a program may take. It may have to wait for another's lock.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ pub(crate) enum ToolError {
 
 /// The tables that iptables-legacy has in this network; none where the kernel has no such thing.
 pub(super) fn tables(family: Family) -> io::Result<Vec<String>> {
-    match std::fs::read_to_string(format!("/proc/thread-self/net/{}", family.facts().legacy_tables)) {
+    match std::fs::read_to_string(format!("/proc/thread-self/net/{}", facts(family).legacy_tables)) {
         Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
@@ -56,7 +57,7 @@ pub(super) async fn restore(family: Family, text: &str) -> Result<(), ToolError>
 
 /// Runs the program by its full name, or by its short one where that is of the legacy kind.
 async fn run_legacy(family: Family, what: &str, args: &[&str], input: &str) -> Result<String, ToolError> {
-    let base = family.facts().xtables;
+    let base = facts(family).xtables;
     let (long, short) = (format!("{base}-legacy-{what}"), format!("{base}-{what}"));
     match run(&long, args, input).await {
         Err(ToolError::Missing { .. }) => {}
