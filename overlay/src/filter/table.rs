@@ -69,6 +69,8 @@ pub(super) struct Table {
     stood: Option<Frame>,
     pruned: bool,
     heals: u64,
+    /// Whether what was told since the last word on who did it is about this table.
+    concerned: bool,
     changer: Option<Changer>,
 }
 
@@ -92,6 +94,7 @@ impl Table {
             stood: None,
             pruned: false,
             heals: 0,
+            concerned: false,
             changer: None,
         })
     }
@@ -319,6 +322,7 @@ impl Table {
 
     fn take_in(&mut self, heard: Vec<Heard>) {
         for heard in heard {
+            self.concerned |= !matches!(heard, Heard::By(..));
             match heard {
                 Heard::Element(pass, there) => {
                     if there {
@@ -331,8 +335,11 @@ impl Table {
                     }
                 }
                 Heard::Table => self.look_wanted = true,
-                Heard::By(port, _) if port == self.door.port() => {}
-                Heard::By(_, changer) => self.changer = Some(changer),
+                Heard::By(port, changer) => {
+                    if std::mem::take(&mut self.concerned) && port != self.door.port() {
+                        self.changer = Some(changer);
+                    }
+                }
             }
         }
     }
