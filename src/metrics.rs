@@ -47,16 +47,6 @@ pub struct PlaneGauges {
     pub observed: Count,
 }
 
-impl PlaneGauges {
-    fn desired(&self) -> &Count {
-        &self.desired
-    }
-
-    fn observed(&self) -> &Count {
-        &self.observed
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
@@ -171,13 +161,10 @@ impl Metrics {
         self.rejected.set(most(|plane| plane.rejected));
         self.stray.set(most(|plane| plane.stray));
         self.held.set(most(|plane| plane.held));
-        for (gauges, of) in [(&self.desired, PlaneGauges::desired as fn(&PlaneGauges) -> &Count), (&self.observed, PlaneGauges::observed)] {
-            for (kind, count) in [
-                ("neighbour", (|count| count.neighbours) as fn(&Count) -> u64),
-                ("fdb", |count| count.fdb),
-                ("route", |count| count.routes),
-            ] {
-                gauges.get_or_create(&KindLabel { kind }).set(whole(count(of(v4)) + count(of(v6))));
+        for (gauges, v4, v6) in [(&self.desired, v4.desired, v6.desired), (&self.observed, v4.observed, v6.observed)] {
+            for (kind, count) in [("neighbour", v4.neighbours + v6.neighbours), ("fdb", v4.fdb + v6.fdb), ("route", v4.routes + v6.routes)]
+            {
+                gauges.get_or_create(&KindLabel { kind }).set(whole(count));
             }
         }
     }

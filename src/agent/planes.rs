@@ -19,7 +19,7 @@ pub(crate) struct Planes {
     planes: Vec<Dataplane>,
     /// Notified when the underlay's interface changed.
     pub(crate) underlay: Arc<Notify>,
-    /// How they stand together; closed when a thread has ended. It is kept by [`Planes::sum_up`].
+    /// How they stand together; closed when a thread has ended. It is kept by [`Sum::keep`].
     pub(crate) standing: watch::Receiver<Option<Standing>>,
     /// Changes when the store has said something new of the peers, all of whom it has named before.
     pub(crate) news: watch::Receiver<u64>,
