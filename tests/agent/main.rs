@@ -5,6 +5,7 @@ mod bad_records;
 mod commands;
 mod conflicts;
 mod fights;
+mod handover;
 mod healing;
 mod last_state;
 mod leases;
