@@ -7,6 +7,7 @@ mod endpoint;
 mod flags;
 mod gosyntax;
 mod options;
+mod page;
 mod values;
 
 use std::error::Error;
@@ -22,6 +23,7 @@ pub use gosyntax::{FlagSpec, Given, SyntaxError, normalise};
 pub use options::{
     ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource, RouteTable,
 };
+pub use page::flag_tables;
 pub use values::{IfaceSelector, Secret, ValueError};
 
 use crate::docker_opts::DockerOpts;
