@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
-use lease::{Entry, Expiry, LeaseKey, LeaseRecord, Revision, Subnet};
+use lease::{Entry, Expiry, LeaseKey, LeaseRecord, Revision, Subnet, excerpt};
 use overlay::Peer;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ const FILE: file::Kind = file::Kind { flag: "--state-file", mode: 0o600 };
 
 /// What the file's first line says it is. Another number is another format.
 const FORMAT: u32 = 1;
+
+/// What stands for the MAC of a peer that has none.
+const NO_MAC: &str = "-";
 
 /// More peers than any overlay has: a file that is longer is something else.
 const PEERS_MOST: usize = 1 << 20;
@@ -100,6 +103,7 @@ impl LastState {
         let mut count = 0_usize;
         for portion in portions {
             for Peer { subnet, mac, dst } in portion? {
+                let mac = mac.map_or_else(|| NO_MAC.to_owned(), |mac| mac.to_string());
                 writeln!(out, "{subnet} {mac} {dst}")?;
                 count += 1;
             }
@@ -151,7 +155,7 @@ impl LastState {
 
     fn head(line: &str) -> Result<Self, String> {
         let Head { loden_state, config_key, config, key, record, ends, written } =
-            serde_json::from_str(line).map_err(|error| error.to_string())?;
+            serde_json::from_str(line).map_err(|error| excerpt(&error.to_string()))?;
         if loden_state != FORMAT {
             return Err(format!("format {loden_state} is not known here, only {FORMAT} is"));
         }
@@ -166,7 +170,8 @@ fn peer(line: &str) -> Option<Peer> {
     let (subnet, mac, dst) = (words.next()?, words.next()?, words.next()?);
     let subnet: Subnet = subnet.parse().ok()?;
     let dst: IpAddr = dst.parse().ok()?;
-    words.next().is_none().then_some(Peer { subnet, mac: mac.parse().ok()?, dst })
+    let mac = if mac == NO_MAC { None } else { Some(mac.parse().ok()?) };
+    words.next().is_none().then_some(Peer { subnet, mac, dst })
 }
 
 struct Lines<R> {
@@ -211,7 +216,7 @@ mod tests {
     fn peers() -> Vec<Peer> {
         let peer = |number: u8| Peer {
             subnet: format!("10.5.{number}.0/24").parse().unwrap(),
-            mac: format!("02:00:00:00:00:{number:02x}").parse().unwrap(),
+            mac: number.is_multiple_of(2).then(|| format!("02:00:00:00:00:{number:02x}").parse().unwrap()),
             dst: format!("192.168.77.{number}").parse().unwrap(),
         };
         (2..=9).map(peer).collect()
@@ -265,5 +270,8 @@ mod tests {
             assert!(error.starts_with(words), "{error}");
         }
         assert!(LastState::parse(&[0xff, 0xfe, b'\n'][..]).is_err());
+        let long = format!("\"{}\"\n", "x".repeat(5000));
+        let error = LastState::parse(long.as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 200, "a long value is not quoted as a whole: {error}");
     }
 }

@@ -1,18 +1,19 @@
-//! What the kernel should hold: the VTEP, and for each peer an FDB entry, a neighbour and a route.
+//! What the kernel should hold: the VTEP, and for each peer an FDB entry, a neighbour and a route, or a direct route alone.
 //!
 //! Kept as the peers themselves plus an index by MAC; the entries are derived from them when they are asked for, so
 //! that fifty thousand peers cost a few megabytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
 
 use lease::{MacAddr, Subnet};
 
-use crate::device::VtepSpec;
-use crate::entry::{FdbTo, Key, RouteKey, RouteTo};
+use crate::device::{IfIndex, VtepSpec};
+use crate::entry::{FdbTo, Key, RouteKey, RouteTo, RuleKey, TABLE_MAIN, Way};
+use crate::ground::{Direct, Ground};
 
-/// The route protocol number (`rtm_protocol`) that our routes carry; not assigned in iproute2's `rt_protos`.
+/// The route protocol number (`rtm_protocol`) that our routes and rules carry; not assigned in iproute2's `rt_protos`.
 pub const ROUTE_PROTOCOL: u8 = 76;
 
 /// A host of the overlay other than this one, its record found good.
@@ -20,26 +21,28 @@ pub const ROUTE_PROTOCOL: u8 = 76;
 pub struct Peer {
     /// The subnet whose containers it carries.
     pub subnet: Subnet,
-    /// Its VTEP's MAC.
-    pub mac: MacAddr,
+    /// Its VTEP's MAC; none where it has no VTEP (host-gw), or only a direct route to it is known.
+    pub mac: Option<MacAddr>,
     /// Its address on the underlay.
     pub dst: IpAddr,
 }
 
-/// What the kernel should hold on one VTEP.
-#[derive(Debug, Clone, Default)]
+/// What the kernel should hold for one address family.
+#[derive(Debug, Clone)]
 pub struct Desired {
-    vtep: Option<VtepSpec>,
+    ground: Ground,
     owns_name: bool,
     peers: BTreeMap<IpAddr, Far>,
     macs: BTreeMap<MacAddr, Shared>,
+    /// The peers' addresses that are reached with no gateway between, and by which interface.
+    near: BTreeMap<IpAddr, IfIndex>,
 }
 
 /// A peer less its subnet's address, which is its key.
 #[derive(Debug, Clone, Copy)]
 struct Far {
     len: u8,
-    mac: MacAddr,
+    mac: Option<MacAddr>,
     dst: IpAddr,
 }
 
@@ -53,15 +56,22 @@ struct Shared {
 }
 
 impl Desired {
-    /// The VTEP; none while this host has no lease, and then nothing is desired at all.
+    /// No peers yet.
     #[must_use]
-    pub fn vtep(&self) -> Option<&VtepSpec> {
-        self.vtep.as_ref()
+    pub fn new(ground: Ground) -> Self {
+        Self { ground, owns_name: false, peers: BTreeMap::new(), macs: BTreeMap::new(), near: BTreeMap::new() }
     }
 
-    /// Says what the VTEP should be.
-    pub fn set_vtep(&mut self, vtep: VtepSpec) {
-        self.vtep = Some(vtep);
+    /// What it is made for.
+    #[must_use]
+    pub fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// The VTEP; none where there is no tunnel.
+    #[must_use]
+    pub fn vtep(&self) -> Option<&VtepSpec> {
+        self.ground.vtep.as_ref()
     }
 
     /// Whether the VTEP has stood under its name since this was made: then whatever virtual device bears the name now is in its place.
@@ -87,10 +97,20 @@ impl Desired {
         self.peers.is_empty()
     }
 
-    /// How many FDB entries are desired: fewer than peers where one host holds more than one subnet.
+    /// How many neighbours are desired: one for each peer behind the tunnel.
+    #[must_use]
+    pub fn neighbours(&self) -> usize {
+        if self.near.is_empty() { self.peers.len() } else { self.peers.values().filter(|far| self.is_tunnelled(far)).count() }
+    }
+
+    /// How many FDB entries are desired: fewer than neighbours where one host holds more than one subnet.
     #[must_use]
     pub fn macs(&self) -> usize {
-        self.macs.len()
+        if self.near.is_empty() {
+            self.macs.len()
+        } else {
+            self.macs.values().filter(|shared| !self.near.contains_key(&shared.dst)).count()
+        }
     }
 
     /// The peer with this subnet.
@@ -146,12 +166,11 @@ impl Desired {
             self.release(before, touch);
         }
         self.peers.insert(subnet.address(), Far { len: subnet.len(), mac, dst });
-        let holder = subnet.address();
-        self.macs.entry(mac).and_modify(|shared| *shared = Shared { dst, peers: shared.peers + 1, holder }).or_insert(Shared {
-            dst,
-            peers: 1,
-            holder,
-        });
+        if let Some(mac) = mac {
+            let holder = subnet.address();
+            let first = Shared { dst, peers: 1, holder };
+            self.macs.entry(mac).and_modify(|shared| *shared = Shared { dst, peers: shared.peers + 1, holder }).or_insert(first);
+        }
         self.touch(subnet, mac, touch);
     }
 
@@ -167,6 +186,7 @@ impl Desired {
     /// One peer less has its MAC.
     fn release(&mut self, peer: Peer, touch: &mut impl FnMut(Key)) {
         let Peer { subnet, mac, dst: _ } = peer;
+        let Some(mac) = mac else { return };
         touch(Key::Fdb(mac));
         let Some(shared) = self.macs.get_mut(&mac) else { return };
         shared.peers -= 1;
@@ -174,62 +194,124 @@ impl Desired {
             self.macs.remove(&mac);
         } else if shared.holder == subnet.address() {
             // Rare, and worth a walk: one host with several subnets gave one of them back.
-            if let Some((other, _)) = self.peers.iter().find(|(address, far)| far.mac == mac && **address != subnet.address()) {
+            if let Some((other, _)) = self.peers.iter().find(|(address, far)| far.mac == Some(mac) && **address != subnet.address()) {
                 shared.holder = *other;
             }
         }
     }
 
-    fn touch(&self, subnet: Subnet, mac: MacAddr, touch: &mut impl FnMut(Key)) {
-        touch(Key::Fdb(mac));
+    fn touch(&self, subnet: Subnet, mac: Option<MacAddr>, touch: &mut impl FnMut(Key)) {
+        if let Some(mac) = mac {
+            touch(Key::Fdb(mac));
+        }
         touch(Key::Neighbour(subnet.address()));
-        if let Some(key) = self.route_key(subnet) {
-            touch(Key::Route(key));
+        touch(Key::Route(self.route_key(subnet)));
+    }
+
+    /// Takes in by which interfaces these addresses are reached with no gateway between, and tells the keys that this concerns.
+    pub fn set_near(&mut self, answers: impl IntoIterator<Item = (IpAddr, Option<IfIndex>)>, touch: &mut impl FnMut(Key)) {
+        let mut changed = BTreeSet::new();
+        for (dst, near) in answers {
+            let before = match near {
+                Some(index) => self.near.insert(dst, index),
+                None => self.near.remove(&dst),
+            };
+            if before != near {
+                changed.insert(dst);
+            }
+        }
+        if !changed.is_empty() {
+            for peer in self.peers().filter(|peer| changed.contains(&peer.dst)) {
+                self.touch(peer.subnet, peer.mac, touch);
+            }
         }
     }
 
-    /// The key of the route to a peer's subnet. None without a VTEP.
+    /// By which interface a peer is reached directly, where it is.
     #[must_use]
-    pub fn route_key(&self, subnet: Subnet) -> Option<RouteKey> {
-        let network = self.vtep.as_ref()?.network;
-        Some(RouteKey { prefix: subnet, metric: route_metric(subnet, network) })
+    pub fn near(&self, dst: IpAddr) -> Option<IfIndex> {
+        self.near.get(&dst).copied()
+    }
+
+    /// Whether a peer is to be reached through the tunnel.
+    fn is_tunnelled(&self, far: &Far) -> bool {
+        self.ground.vtep.is_some() && far.mac.is_some() && !self.near.contains_key(&far.dst)
+    }
+
+    /// The key of the route to a peer's subnet: the same for each way, so that one replaces the other in one step.
+    #[must_use]
+    pub fn route_key(&self, subnet: Subnet) -> RouteKey {
+        RouteKey { prefix: subnet, metric: route_metric(subnet, self.ground.network), table: self.ground.table_id() }
     }
 
     /// Where frames to this MAC should be sent.
     #[must_use]
     pub fn fdb(&self, mac: MacAddr) -> Option<FdbTo> {
-        self.vtep.as_ref()?;
-        self.macs.get(&mac).map(|shared| FdbTo { dst: shared.dst, plain: true })
+        self.ground.vtep.as_ref()?;
+        let shared = self.macs.get(&mac).filter(|shared| !self.near.contains_key(&shared.dst))?;
+        Some(FdbTo { dst: shared.dst, plain: true })
     }
 
     /// The MAC that this neighbour should have.
     #[must_use]
     pub fn neighbour(&self, address: IpAddr) -> Option<MacAddr> {
-        self.vtep.as_ref()?;
-        self.peers.get(&address).map(|far| far.mac)
+        self.peers.get(&address).filter(|far| self.is_tunnelled(far))?.mac
     }
 
     /// Where the route with this key should lead.
     #[must_use]
     pub fn route(&self, key: RouteKey) -> Option<RouteTo> {
-        self.peer(key.prefix)?;
-        (self.route_key(key.prefix)? == key).then(|| RouteTo {
-            gateway: Some(key.prefix.address()),
-            onlink: true,
-            protocol: ROUTE_PROTOCOL,
-            plain: true,
-        })
+        let to = |way, gateway| Some(RouteTo { way, gateway, onlink: way == Way::Tunnel, protocol: ROUTE_PROTOCOL, plain: true });
+        if self.ground.blackhole_key() == Some(key) {
+            return to(Way::Blackhole, None);
+        }
+        let far = self.peers.get(&key.prefix.address()).filter(|far| far.len == key.prefix.len() && self.route_key(key.prefix) == key)?;
+        match self.near(far.dst) {
+            Some(index) => to(Way::Link(index), Some(far.dst)),
+            None if self.is_tunnelled(far) => to(Way::Tunnel, Some(key.prefix.address())),
+            None => None,
+        }
+    }
+
+    /// The address of the peer whose route this is, where that has to be a direct one and cannot be.
+    #[must_use]
+    pub fn out_of_reach(&self, key: RouteKey) -> Option<IpAddr> {
+        let peer = self.peer(key.prefix).filter(|_| self.ground.direct == Direct::Always && self.route_key(key.prefix) == key)?;
+        self.near(peer.dst).is_none().then_some(peer.dst)
+    }
+
+    /// Whether a route that does not carry our protocol number is one that flanneld made for a direct peer and left behind: by its form
+    /// (`directRouting` of flannel's route network: only destination, next hop and interface are set), to exactly that peer.
+    #[must_use]
+    pub fn is_flannelds(&self, key: RouteKey, to: RouteTo) -> bool {
+        let metric = if key.prefix.is_ipv4() { 0 } else { IP6_RT_PRIO_USER };
+        let RouteTo { way, gateway, onlink: _, protocol, plain } = to;
+        let form = plain && protocol == RTPROT_BOOT && matches!(way, Way::Link(_)) && (key.metric, key.table) == (metric, TABLE_MAIN);
+        form && self.ground.direct != Direct::Never && self.peer(key.prefix).is_some_and(|peer| gateway == Some(peer.dst))
+    }
+
+    /// Whether there should be this rule.
+    #[must_use]
+    pub fn has_rule(&self, key: RuleKey) -> bool {
+        self.ground.rules().any(|rule| rule == key)
     }
 
     /// Every key that should be there, in the order of [`Key`].
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        let vtep = self.vtep.iter().flat_map(|_| [Key::Forwarding, Key::Device]);
+        let device = self.ground.vtep.iter().map(|_| Key::Device);
         let fdb = self.macs.keys().map(|mac| Key::Fdb(*mac));
         let neighbours = self.peers.keys().map(|address| Key::Neighbour(*address));
-        let routes = self.peers().filter_map(|peer| self.route_key(peer.subnet).map(Key::Route));
-        vtep.chain(fdb).chain(neighbours).chain(routes)
+        let rules = self.ground.rules().map(Key::Rule);
+        let routes = self.peers().map(|peer| self.route_key(peer.subnet)).chain(self.ground.blackhole_key()).map(Key::Route);
+        [Key::Forwarding].into_iter().chain(device).chain(fdb).chain(neighbours).chain(rules).chain(routes)
     }
 }
+
+/// Who makes a route with `ip route`, and says nothing else (include/uapi/linux/rtnetlink.h).
+const RTPROT_BOOT: u8 = 3;
+
+/// The metric of an IPv6 route that was made without one (`IP6_RT_PRIO_USER`, include/uapi/linux/ipv6_route.h).
+const IP6_RT_PRIO_USER: u32 = 1024;
 
 /// The metric of the route to a subnet: its number within the network, plus one.
 ///
@@ -247,25 +329,30 @@ mod tests {
     use super::*;
 
     fn peer(subnet: &str, mac: &str, dst: &str) -> Peer {
-        Peer { subnet: subnet.parse().unwrap(), mac: mac.parse().unwrap(), dst: dst.parse().unwrap() }
+        Peer { subnet: subnet.parse().unwrap(), mac: Some(mac.parse().unwrap()), dst: dst.parse().unwrap() }
+    }
+
+    fn desired() -> Desired {
+        let (network, subnet) = ("10.5.0.0/16".parse().unwrap(), "10.5.99.0/24".parse().unwrap());
+        Desired::new(Ground { network, subnet, vtep: None, direct: Direct::Never, blackhole: false, table: None })
     }
 
     #[test]
     fn a_mac_that_two_subnets_share_goes_with_the_last_of_them() {
-        let mut desired = Desired::default();
+        let mut desired = desired();
         let (a, b) = (peer("10.5.1.0/24", "02:00:00:00:00:01", "192.168.0.1"), peer("10.5.2.0/24", "02:00:00:00:00:01", "192.168.0.1"));
         desired.put(a, &mut |_| ());
         desired.put(b, &mut |_| ());
         assert_eq!((desired.len(), desired.macs()), (2, 1));
         desired.del(a.subnet, &mut |_| ());
-        assert_eq!(desired.holder(a.mac), Some(b));
+        assert_eq!(desired.holder(a.mac.unwrap()), Some(b));
         desired.del(b.subnet, &mut |_| ());
-        assert_eq!(desired.holder(a.mac), None);
+        assert_eq!(desired.holder(a.mac.unwrap()), None);
     }
 
     #[test]
     fn a_changed_mac_touches_the_old_fdb_entry_too() {
-        let mut desired = Desired::default();
+        let mut desired = desired();
         desired.put(peer("10.5.1.0/24", "02:00:00:00:00:01", "192.168.0.1"), &mut |_| ());
         let mut touched = Vec::new();
         desired.put(peer("10.5.1.0/24", "02:00:00:00:00:02", "192.168.0.1"), &mut |key| touched.push(key));
@@ -275,7 +362,7 @@ mod tests {
 
     #[test]
     fn overlap_is_found_on_both_sides() {
-        let mut desired = Desired::default();
+        let mut desired = desired();
         desired.put(peer("10.5.4.0/22", "02:00:00:00:00:01", "192.168.0.1"), &mut |_| ());
         for (text, overlaps) in
             [("10.5.5.0/24", true), ("10.5.0.0/16", true), ("10.5.3.0/24", false), ("10.5.8.0/24", false), ("10.5.4.0/22", true)]

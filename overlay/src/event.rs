@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lease::MacAddr;
 
 use crate::device::{Device, IfIndex};
-use crate::entry::{FdbTo, RouteKey, RouteTo};
+use crate::entry::{FdbTo, RouteKey, RouteTo, RuleKey};
 
 /// What the kernel says has changed, whoever changed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,25 +44,34 @@ pub enum Event {
         /// Where it leads now.
         to: Option<FdbTo>,
     },
-    /// A route out of the device was put; none when it is gone.
+    /// A rule of ours came or went.
+    Rule {
+        /// This one.
+        key: RuleKey,
+        /// Whether it is there now.
+        present: bool,
+    },
+    /// A route of ours was put; none when it is gone.
     Route {
         /// With this key.
         key: RouteKey,
         /// Where it leads now.
         to: Option<RouteTo>,
     },
-    /// A route for a part of the overlay network that leads elsewhere was put; none when it is gone.
+    /// Another's route for a part of the overlay network was put; none when it is gone.
     ForeignRoute {
         /// With this key.
         key: RouteKey,
-        /// By which interface it leaves now, where it does by one.
-        out: Option<Option<IfIndex>>,
+        /// Where it leads now.
+        to: Option<RouteTo>,
     },
     /// Another interface went down or away, and the routes out of it with it: the kernel tells nothing of IPv4 ones.
     Elsewhere(IfIndex),
     /// The underlay's interface changed (its state, MTU or addresses), or another may be the one to take: the default route moved, or
     /// an interface came after the underlay's had gone.
     Underlay,
+    /// How other hosts are reached may have changed: a route, a rule, an address or an interface that is not ours.
+    Ways,
     /// Notifications were lost, or may have been: only a dump tells the truth now.
     Lost,
 }

@@ -18,6 +18,7 @@ mod device;
 mod entry;
 mod event;
 mod filter;
+mod ground;
 mod kernel;
 mod observed;
 mod op;
@@ -30,12 +31,13 @@ mod vtep;
 
 pub use desired::{Desired, Peer, ROUTE_PROTOCOL, route_metric};
 pub use device::{Device, IfIndex, Kind, VtepSpec, Vxlan};
-pub use entry::{Aspect, FdbTo, Key, Matter, RouteKey, RouteTo, TABLE_MAIN};
+pub use entry::{Aspect, FdbTo, Key, Matter, RouteKey, RouteTo, RuleKey, TABLE_MAIN, Way};
 pub use event::Event;
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use filter::fuzz_filter_datagram;
 pub use filter::{Changer, Filter, FilterSpec, Pass, filtered_devices, remove_filter, table_name};
+pub use ground::{Direct, Ground, RouteTable};
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use lease::MacAddr;
 
 use crate::desired::Peer;
-use crate::device::{Device, IfIndex};
-use crate::entry::{FdbTo, Key, RouteKey, RouteTo};
+use crate::device::Device;
+use crate::entry::{FdbTo, Key, RouteKey, RouteTo, RuleKey, Way};
 use crate::event::Event;
 
 /// What the kernel holds on one VTEP.
@@ -25,20 +25,30 @@ pub struct Observed {
     pub neighbours: BTreeMap<IpAddr, MacAddr>,
     /// Its permanent unicast FDB entries.
     pub fdb: BTreeMap<MacAddr, FdbTo>,
-    /// The main table's routes of the VTEP's family out of the device, less the kernel's own (`proto kernel`).
+    /// The rules that carry our protocol number and are for a part of the overlay network.
+    pub rules: BTreeSet<RuleKey>,
+    /// Our routes, in the main table and those that our rules lead to: out of the device, less the kernel's own (`proto kernel`), and those
+    /// for parts of the overlay network that carry our protocol number.
     pub routes: BTreeMap<RouteKey, RouteTo>,
-    /// Routes for parts of the overlay network that lead elsewhere, with the interface that they leave by. Not ours.
-    pub foreign: BTreeMap<RouteKey, Option<IfIndex>>,
+    /// Other routes in these tables for parts of the overlay network. Not ours.
+    pub foreign: BTreeMap<RouteKey, RouteTo>,
 }
 
 impl Observed {
-    /// The peers that the kernel carries: a route with its neighbour and that one's FDB entry, all three plain.
+    /// The peers that the kernel carries: a route with its neighbour and that one's FDB entry, all three plain; or a direct route, which
+    /// says nothing of the peer's MAC.
     pub fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
         self.routes.iter().filter_map(|(key, to)| {
-            let gateway = to.gateway.filter(|gateway| to.plain && *gateway == key.prefix.address())?;
-            let mac = *self.neighbours.get(&gateway)?;
-            let to = self.fdb.get(&mac).filter(|to| to.plain)?;
-            Some(Peer { subnet: key.prefix, mac, dst: to.dst })
+            let (subnet, gateway) = (key.prefix, to.gateway.filter(|_| to.plain)?);
+            match to.way {
+                Way::Tunnel => {
+                    let mac = *self.neighbours.get(&gateway).filter(|_| gateway == subnet.address())?;
+                    let to = self.fdb.get(&mac).filter(|to| to.plain)?;
+                    Some(Peer { subnet, mac: Some(mac), dst: to.dst })
+                }
+                Way::Link(_) => Some(Peer { subnet, mac: None, dst: gateway }),
+                Way::Blackhole | Way::Other => None,
+            }
         })
     }
 
@@ -62,12 +72,12 @@ impl Observed {
                 Some(Key::Device)
             }
             Event::DeviceGone => {
-                let Self { forwarding: _, device, addresses, neighbours, fdb, routes, foreign: _ } = self;
+                let Self { forwarding: _, device, addresses, neighbours, fdb, rules: _, routes, foreign: _ } = self;
                 *device = None;
                 addresses.clear();
                 neighbours.clear();
                 fdb.clear();
-                routes.clear();
+                routes.retain(|_, to| to.way != Way::Tunnel);
                 Some(Key::Device)
             }
             Event::Address { address, len, present } => {
@@ -89,19 +99,29 @@ impl Observed {
                 set(&mut self.fdb, *mac, *to);
                 Some(Key::Fdb(*mac))
             }
+            Event::Rule { key, present } => {
+                if *present {
+                    self.rules.insert(*key);
+                } else {
+                    self.rules.remove(key);
+                }
+                Some(Key::Rule(*key))
+            }
             Event::Route { key, to } => {
                 set(&mut self.routes, *key, *to);
                 Some(Key::Route(*key))
             }
-            Event::ForeignRoute { key, out } => {
-                set(&mut self.foreign, *key, *out);
+            Event::ForeignRoute { key, to } => {
+                set(&mut self.foreign, *key, *to);
                 Some(Key::Route(*key))
             }
             Event::Elsewhere(index) => {
-                self.foreign.retain(|_, out| *out != Some(*index));
+                let stays = |_: &RouteKey, to: &mut RouteTo| to.way != Way::Link(*index);
+                self.foreign.retain(stays);
+                self.routes.retain(stays);
                 None
             }
-            Event::By(_) | Event::Underlay | Event::Lost => None,
+            Event::By(_) | Event::Underlay | Event::Ways | Event::Lost => None,
         }
     }
 
@@ -113,7 +133,7 @@ impl Observed {
     /// What the kernel drops without a word when the device goes down or loses its last IPv4 address (`fib_netdev_event` and
     /// `fib_inetaddr_event`, net/ipv4/fib_frontend.c, v6.18). What has come since is told behind this.
     fn drop_ipv4(&mut self) {
-        self.routes.retain(|key, _| !key.prefix.is_ipv4());
+        self.routes.retain(|key, to| !key.prefix.is_ipv4() || to.way != Way::Tunnel);
         self.neighbours.retain(|address, _| !address.is_ipv4());
     }
 }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use lease::{MacAddr, Mtu};
 
+use crate::desired::ROUTE_PROTOCOL;
 use crate::device::VtepSpec;
-use crate::entry::{Aspect, Key, RouteKey, RouteTo};
+use crate::entry::{Aspect, Key, RouteKey, RouteTo, RuleKey, TABLE_MAIN, Way};
 
-/// One change to the kernel, all on the VTEP. Every `Put` is idempotent but for a new route; deleting what is gone is success.
+/// One change to the kernel. Every `Put` is idempotent but for a new route; deleting what is gone is success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Switches forwarding on for the address family.
@@ -67,22 +68,26 @@ pub enum Op {
         /// The remote subnet's network address.
         address: IpAddr,
     },
-    /// Puts a route out of the device.
+    /// Puts a rule with our protocol number.
+    PutRule(RuleKey),
+    /// Deletes a rule with our protocol number.
+    DelRule(RuleKey),
+    /// Puts a route.
     PutRoute {
-        /// Destination and metric.
+        /// Destination, metric and table.
         key: RouteKey,
-        /// Next hop and protocol.
+        /// Way, next hop and protocol.
         to: RouteTo,
         /// Whether one of ours with the same key is replaced. If not, one that is there, whosever it is, is an error.
         replace: bool,
     },
-    /// Deletes a route out of the device.
+    /// Deletes a route.
     DelRoute {
-        /// Destination and metric.
+        /// Destination, metric and table.
         key: RouteKey,
-        /// Who installed it. To the kernel a metric of 0 means any: without this it would take the next best along, once the one that was
-        /// meant is gone.
-        protocol: u8,
+        /// Where it leads: way, protocol and, off the device, next hop have to be the same. To the kernel a metric of 0 means any: without
+        /// this it would take the next best along, once the one that was meant is gone.
+        to: RouteTo,
     },
 }
 
@@ -105,6 +110,7 @@ impl Op {
             | Self::SetUp => Key::Device,
             Self::PutFdb { mac, .. } | Self::DelFdb { mac } => Key::Fdb(*mac),
             Self::PutNeighbour { address, .. } | Self::DelNeighbour { address } => Key::Neighbour(*address),
+            Self::PutRule(key) | Self::DelRule(key) => Key::Rule(*key),
             Self::PutRoute { key, .. } | Self::DelRoute { key, .. } => Key::Route(*key),
         }
     }
@@ -128,6 +134,8 @@ impl Op {
             | Self::DelFdb { .. }
             | Self::PutNeighbour { .. }
             | Self::DelNeighbour { .. }
+            | Self::PutRule(_)
+            | Self::DelRule(_)
             | Self::PutRoute { .. }
             | Self::DelRoute { .. } => Aspect::Whole,
         }
@@ -175,21 +183,40 @@ impl fmt::Display for OnDevice<'_> {
             Op::DelFdb { mac } => write!(out, "bridge fdb del {mac} dev {device} self"),
             Op::PutNeighbour { address, mac } => write!(out, "ip neighbour replace {address} lladdr {mac} dev {device} nud permanent"),
             Op::DelNeighbour { address } => write!(out, "ip neighbour del {address} dev {device}"),
-            Op::PutRoute { key: RouteKey { prefix, metric }, to, replace } => {
-                let RouteTo { gateway, onlink, protocol, plain: _ } = to;
-                write!(out, "ip route {} {prefix}", if *replace { "replace" } else { "add" })?;
-                if let Some(gateway) = gateway {
-                    write!(out, " via {gateway}")?;
-                }
-                write!(out, " dev {device}")?;
-                if *onlink {
-                    out.write_str(" onlink")?;
-                }
-                write!(out, " proto {protocol} metric {metric}")
+            Op::PutRule(key) => write!(out, "{} add {key} protocol {ROUTE_PROTOCOL}", ip_rule(key)),
+            Op::DelRule(key) => write!(out, "{} del {key} protocol {ROUTE_PROTOCOL}", ip_rule(key)),
+            Op::PutRoute { key, to, replace } => {
+                let verb = if *replace { "replace" } else { "add" };
+                route(out, verb, key, to, device)
             }
-            Op::DelRoute { key: RouteKey { prefix, metric }, protocol } => {
-                write!(out, "ip route del {prefix} dev {device} proto {protocol} metric {metric}")
+            Op::DelRoute { key, to } => {
+                let gateway = to.gateway.filter(|_| to.way != Way::Tunnel);
+                route(out, "del", key, &RouteTo { gateway, onlink: false, ..*to }, device)
             }
         }
     }
+}
+
+/// Of which family a rule is, has to be said.
+fn ip_rule(key: &RuleKey) -> &'static str {
+    if key.to.is_ipv4() { "ip rule" } else { "ip -6 rule" }
+}
+
+/// A direct route is printed without its interface, which is the one that the kernel finds by itself.
+fn route(out: &mut fmt::Formatter<'_>, verb: &str, key: &RouteKey, to: &RouteTo, device: &str) -> fmt::Result {
+    let RouteKey { prefix, metric, table } = key;
+    let RouteTo { way, gateway, onlink, protocol, plain: _ } = to;
+    let kind = if *way == Way::Blackhole { "blackhole " } else { "" };
+    write!(out, "ip route {verb} {kind}{prefix}")?;
+    if let Some(gateway) = gateway {
+        write!(out, " via {gateway}")?;
+    }
+    if *way == Way::Tunnel {
+        write!(out, " dev {device}")?;
+    }
+    if *onlink {
+        out.write_str(" onlink")?;
+    }
+    write!(out, " proto {protocol} metric {metric}")?;
+    if *table == TABLE_MAIN { Ok(()) } else { write!(out, " table {table}") }
 }

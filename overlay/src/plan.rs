@@ -1,15 +1,18 @@
 //! The plan: which operations lead from what the kernel holds to what it should hold.
 //!
 //! Pure, total and deterministic. It looks at the keys it is given and at nothing else, so that one change costs the
-//! same with ten peers or fifty thousand. Puts come first, in the order of [`Key`]: device, FDB, neighbour, route. Then
+//! same with ten peers or fifty thousand. Puts come first, in the order of [`Key`]: device, FDB, neighbour, rule, route. Then
 //! deletes, the other way round.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
+
+use lease::Subnet;
 
 use crate::desired::Desired;
 use crate::device::{Device, Kind, VtepSpec, Vxlan};
-use crate::entry::{Key, RouteKey, RouteTo};
+use crate::entry::{Key, RouteKey, RouteTo, Way};
 use crate::observed::Observed;
 use crate::op::Op;
 
@@ -38,6 +41,14 @@ pub enum Blocked {
     /// A route with our key leads elsewhere.
     #[error("a foreign route {0} leads elsewhere: delete it or give it another metric")]
     ForeignRoute(RouteKey),
+    /// A peer is not reached directly, and there is no other way.
+    #[error("{subnet}: {dst} is not on a link of this host: host-gw needs that")]
+    OutOfReach {
+        /// The peer's.
+        subnet: Subnet,
+        /// Its address.
+        dst: IpAddr,
+    },
 }
 
 impl Plan {
@@ -54,56 +65,74 @@ impl Plan {
     }
 }
 
-/// Plans these keys, which are to come in their order. Without a VTEP desired there is nothing to do.
+/// Plans these keys, which are to come in their order.
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed, keys: impl IntoIterator<Item = Key>) -> Plan {
     let mut plan = Plan::default();
-    let Some(spec) = desired.vtep() else { return plan };
-    let mut lost = Lost::default();
-    let mut carried = observed.device.as_ref().is_some_and(|device| matches!(device.kind, Kind::Vxlan(_)));
-    let mut settled = is_settled(spec, observed);
+    let mut base = Base::of(desired, observed);
     for key in keys {
         match key {
             Key::Forwarding => {
                 if observed.forwarding == Some(false) {
-                    plan.puts.push(Op::EnableForwarding { ipv6: !spec.network.is_ipv4() });
+                    plan.puts.push(Op::EnableForwarding { ipv6: !desired.ground().network.is_ipv4() });
                 }
             }
-            Key::Device => match plan_device(spec, observed, desired.owns_name()) {
-                Ok(ops) => {
-                    lost = Lost::by(&ops);
-                    (carried, settled) = (true, true);
+            Key::Device => match desired.vtep().map(|spec| plan_device(spec, observed, desired.owns_name())) {
+                Some(Ok(ops)) => {
+                    base = Base { lost: Lost::by(&ops), carried: true, settled: true };
                     plan.puts.extend(ops);
                 }
-                Err(blocked) => plan.blocked.push((key, blocked)),
+                Some(Err(blocked)) => plan.blocked.push((key, blocked)),
+                None => {}
             },
             // Without a VTEP there is nothing to hang entries on.
-            Key::Fdb(_) | Key::Neighbour(_) | Key::Route(_) if !carried => {}
+            Key::Fdb(_) | Key::Neighbour(_) if !base.carried => {}
             // These the kernel would refuse, or drop again when the device is put right.
-            Key::Neighbour(_) | Key::Route(_) if !settled => {}
+            Key::Neighbour(_) if !base.settled => {}
             Key::Fdb(mac) => {
-                let (want, have) = (desired.fdb(mac), observed.fdb.get(&mac).copied().filter(|_| !lost.all));
-                entry(&mut plan, want, have, |to, _| Ok(Op::PutFdb { mac, dst: to.dst }), Op::DelFdb { mac });
+                let (want, have) = (desired.fdb(mac), observed.fdb.get(&mac).copied().filter(|_| !base.lost.all));
+                entry(&mut plan, want, have, |to, _| Ok(Op::PutFdb { mac, dst: to.dst }), |_| Op::DelFdb { mac });
             }
             Key::Neighbour(address) => {
-                let (want, have) = (desired.neighbour(address), observed.neighbours.get(&address).copied().filter(|_| !lost.neighbours));
-                entry(&mut plan, want, have, |mac, _| Ok(Op::PutNeighbour { address, mac }), Op::DelNeighbour { address });
+                let have = observed.neighbours.get(&address).copied().filter(|_| !base.lost.neighbours);
+                let put = |mac, _| Ok(Op::PutNeighbour { address, mac });
+                entry(&mut plan, desired.neighbour(address), have, put, |_| Op::DelNeighbour { address });
             }
-            Key::Route(key) => {
-                let (want, have) = (desired.route(key), observed.routes.get(&key).copied().filter(|_| !lost.all));
-                let put = |to: RouteTo, replace| {
-                    if observed.foreign.contains_key(&key) {
-                        Err(Blocked::ForeignRoute(key))
-                    } else {
-                        Ok(Op::PutRoute { key, to, replace })
-                    }
-                };
-                entry(&mut plan, want, have, put, Op::DelRoute { key, protocol: have.map_or(0, |have| have.protocol) });
+            Key::Rule(rule) => {
+                let (want, have) = (desired.has_rule(rule).then_some(()), observed.rules.contains(&rule).then_some(()));
+                entry(&mut plan, want, have, |(), _| Ok(Op::PutRule(rule)), |()| Op::DelRule(rule));
             }
+            Key::Route(key) => route(&mut plan, desired, observed, base, key),
         }
     }
     plan.dels.reverse();
     plan
+}
+
+fn route(plan: &mut Plan, desired: &Desired, observed: &Observed, base: Base, key: RouteKey) {
+    if let Some(dst) = desired.out_of_reach(key) {
+        // One that is there still leads to where the peer was last: better than to wherever the default route does.
+        return plan.blocked.push((Key::Route(key), Blocked::OutOfReach { subnet: key.prefix, dst }));
+    }
+    let want = desired.route(key);
+    let have = observed.routes.get(&key).copied();
+    let leads = |to: Option<RouteTo>, way| to.is_some_and(|to| to.way == way);
+    if leads(want.or(have), Way::Tunnel) && !(base.carried && base.settled) {
+        return;
+    }
+    let have = have.filter(|_| !(base.lost.all && leads(have, Way::Tunnel)));
+    let (flannelds, foreign) = match observed.foreign.get(&key).copied() {
+        Some(to) if desired.is_flannelds(key, to) => (Some(to), None),
+        foreign => (None, foreign),
+    };
+    let put = |to: RouteTo, replace| match foreign {
+        Some(_) => Err((Key::Route(key), Blocked::ForeignRoute(key))),
+        None => Ok(Op::PutRoute { key, to, replace: replace || flannelds.is_some() }),
+    };
+    entry(plan, want, have, put, |to| Op::DelRoute { key, to });
+    if let Some(to) = flannelds.filter(|_| want.is_none()) {
+        plan.dels.push(Op::DelRoute { key, to });
+    }
 }
 
 /// Everything that differs, in one plan.
@@ -112,7 +141,7 @@ pub fn plan_all(desired: &Desired, observed: &Observed) -> Plan {
     let keys: BTreeSet<Key> = match desired.vtep() {
         // Where the device has to be made or made anew, what hangs on it now does not count.
         Some(spec) if plan_device(spec, observed, desired.owns_name()).is_ok_and(|ops| !ops.is_empty()) => {
-            desired.keys().chain(observed_keys(observed)).collect()
+            desired.keys().chain(observed_keys(desired, observed)).collect()
         }
         _ => differences(desired, observed),
     };
@@ -122,37 +151,45 @@ pub fn plan_all(desired: &Desired, observed: &Observed) -> Plan {
 /// The keys at which the two differ.
 #[must_use]
 pub fn differences(desired: &Desired, observed: &Observed) -> BTreeSet<Key> {
-    let Some(spec) = desired.vtep() else { return BTreeSet::new() };
+    let device_differs = |spec: &VtepSpec| plan_device(spec, observed, desired.owns_name()).map_or(true, |ops| !ops.is_empty());
     let differs = |key: &Key| match *key {
         Key::Forwarding => observed.forwarding == Some(false),
-        Key::Device => plan_device(spec, observed, desired.owns_name()).map_or(true, |ops| !ops.is_empty()),
+        Key::Device => desired.vtep().is_some_and(device_differs),
         Key::Fdb(mac) => desired.fdb(mac) != observed.fdb.get(&mac).copied(),
         Key::Neighbour(address) => desired.neighbour(address) != observed.neighbours.get(&address).copied(),
-        Key::Route(key) => desired.route(key) != observed.routes.get(&key).copied(),
+        Key::Rule(rule) => desired.has_rule(rule) != observed.rules.contains(&rule),
+        Key::Route(key) => {
+            let flannelds = || observed.foreign.get(&key).is_some_and(|to| desired.is_flannelds(key, *to));
+            desired.route(key) != observed.routes.get(&key).copied() || desired.out_of_reach(key).is_some() || flannelds()
+        }
     };
-    desired.keys().chain(observed_keys(observed)).filter(differs).collect()
+    desired.keys().chain(observed_keys(desired, observed)).filter(differs).collect()
 }
 
-fn observed_keys(observed: &Observed) -> impl Iterator<Item = Key> + '_ {
-    let Observed { forwarding: _, device: _, addresses: _, neighbours, fdb, routes, foreign: _ } = observed;
+fn observed_keys<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = Key> + 'a {
+    let Observed { forwarding: _, device: _, addresses: _, neighbours, fdb, rules, routes, foreign } = observed;
     let fdb = fdb.keys().map(|mac| Key::Fdb(*mac));
     let neighbours = neighbours.keys().map(|address| Key::Neighbour(*address));
-    fdb.chain(neighbours).chain(routes.keys().map(|key| Key::Route(*key)))
+    let flannelds = foreign.iter().filter(|(key, to)| desired.is_flannelds(**key, **to)).map(|(key, _)| key);
+    let routes = routes.keys().chain(flannelds).map(|key| Key::Route(*key));
+    fdb.chain(neighbours).chain(rules.iter().map(|rule| Key::Rule(*rule))).chain(routes)
 }
 
-fn entry<V: PartialEq>(plan: &mut Plan, want: Option<V>, have: Option<V>, put: impl FnOnce(V, bool) -> Result<Op, Blocked>, del: Op) {
-    if want == have {
-        return;
-    }
-    match want {
-        None => plan.dels.push(del),
-        Some(want) => {
-            let key = del.key();
-            match put(want, have.is_some()) {
-                Ok(op) => plan.puts.push(op),
-                Err(blocked) => plan.blocked.push((key, blocked)),
-            }
-        }
+fn entry<V: PartialEq>(
+    plan: &mut Plan,
+    want: Option<V>,
+    have: Option<V>,
+    put: impl FnOnce(V, bool) -> Result<Op, (Key, Blocked)>,
+    del: impl FnOnce(V) -> Op,
+) {
+    match (want, have) {
+        (None, None) => {}
+        (None, Some(have)) => plan.dels.push(del(have)),
+        (Some(want), have) if have.as_ref() == Some(&want) => {}
+        (Some(want), have) => match put(want, have.is_some()) {
+            Ok(op) => plan.puts.push(op),
+            Err((key, blocked)) => plan.blocked.push((key, blocked)),
+        },
     }
 }
 
@@ -243,6 +280,24 @@ fn can_be_made_right(spec: &VtepSpec, device: &Device, vxlan: &Vxlan) -> bool {
     let Vxlan { vni, port, local, parent: _, learning: _, gbp, external } = *vxlan;
     let same_family = local.is_none_or(|local| local.is_ipv4() == spec.local.is_ipv4());
     vni == spec.vni && port == spec.port && gbp == spec.gbp && !external && same_family && device.threaded != Some(true)
+}
+
+/// What the entries of a plan hang on.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    lost: Lost,
+    /// Whether there is a VTEP, which is all that an FDB entry needs.
+    carried: bool,
+    /// Whether neighbours and routes stay on it.
+    settled: bool,
+}
+
+impl Base {
+    fn of(desired: &Desired, observed: &Observed) -> Self {
+        let vtep = desired.vtep();
+        let carried = vtep.is_some() && observed.device.as_ref().is_some_and(|device| matches!(device.kind, Kind::Vxlan(_)));
+        Self { lost: Lost::default(), carried, settled: vtep.is_some_and(|spec| is_settled(spec, observed)) }
+    }
 }
 
 /// What the kernel will have thrown away once the device operations are through.

@@ -4,7 +4,7 @@
 mod common;
 
 use overlay::contract::{Family, World};
-use overlay::{Deed, ELSEWHERE, Kernel, Kind, ModelKernel, Netlink, Observed, Op, RouteKey, RouteTo};
+use overlay::{Deed, ELSEWHERE, Kernel, Kind, ModelKernel, Netlink, Observed, Op, RouteKey, RouteTo, Way};
 use proptest::prelude::*;
 
 use crate::common::{in_namespace, sh};
@@ -99,19 +99,19 @@ fn op(family: Family) -> impl Strategy<Value = Op> {
             .prop_map(move |(n, m)| Op::PutNeighbour { address: family.subnet(n).address(), mac: family.mac(m) }),
         2 => n.clone().prop_map(move |n| Op::DelNeighbour { address: family.subnet(n).address() }),
         6 => (n.clone(), n.clone(), 76..78_u8, any::<bool>()).prop_map(move |(n, m, protocol, replace)| Op::PutRoute {
-            key: RouteKey { prefix: family.subnet(n), metric: 7 },
+            key: RouteKey { metric: 7, ..family.route(n).0 },
             to: RouteTo { protocol, ..to(m) },
             replace,
         }),
         2 => (n, prop_oneof![Just(0), Just(7)], prop_oneof![Just(0), 76..78_u8]).prop_map(move |(n, metric, protocol)| Op::DelRoute {
-            key: RouteKey { prefix: family.subnet(n), metric },
-            protocol,
+            key: RouteKey { metric, ..family.route(n).0 },
+            to: RouteTo { protocol, ..to(n) },
         }),
     ]
 }
 
 fn step(family: Family) -> impl Strategy<Value = Step> {
-    let key = (2..5_u32).prop_map(move |n| RouteKey { prefix: family.subnet(n), metric: 7 });
+    let key = (2..5_u32).prop_map(move |n| RouteKey { metric: 7, ..family.route(n).0 });
     // A device without a link-local address, which the model does not make.
     let create = vec![Op::CreateDevice(Box::new(family.spec())), Op::DisableLinkLocal];
     prop_oneof![
@@ -151,7 +151,7 @@ async fn tell(world: &mut impl World, steps: &[Step]) -> Vec<(Vec<(usize, i32)>,
             device.index = overlay::IfIndex(0);
             assert!(matches!(device.kind, Kind::Vxlan(_)));
         }
-        dumped.foreign.values_mut().for_each(|out| *out = None);
+        dumped.foreign.values_mut().for_each(|to| to.way = Way::Other);
         story.push((failures.iter().map(|failure| (failure.index, failure.errno)).collect(), dumped));
     }
     story

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use lease::{BackendType, Entry, Event, Expiry, LeaseKey, LeaseRecord, MacAddr, Mtu, Revision, VtepData};
 use overlay::contract::Family;
 use overlay::plan::{Plan, plan, plan_all};
-use overlay::{Deed, Desired, Guard, Kernel, Key, Local, ModelKernel, Observed, Op, Peer, Reconciler, RouteKey, State, VtepSpec};
+use overlay::{Deed, Desired, Guard, Kernel, Key, Local, ModelKernel, Observed, Op, Peer, Reconciler, RouteKey, RouteTo, State, VtepSpec};
 use proptest::prelude::*;
 
 const FAMILY: Family = Family::V4;
@@ -26,7 +26,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// The peer of number `n`, whose MAC and address come from two further numbers, so that they change and are shared.
 fn peer(n: u32, mac: u32, dst: u32) -> Peer {
-    Peer { subnet: FAMILY.subnet(n), mac: FAMILY.mac(mac), dst: FAMILY.underlay(dst) }
+    Peer { subnet: FAMILY.subnet(n), mac: Some(FAMILY.mac(mac)), dst: FAMILY.underlay(dst) }
 }
 
 /// Peers that a lease set can have: one address for each MAC.
@@ -39,8 +39,7 @@ fn peers() -> impl Strategy<Value = Vec<Peer>> {
 }
 
 fn desired(peers: &[Peer]) -> Desired {
-    let mut desired = Desired::default();
-    desired.set_vtep(FAMILY.spec());
+    let mut desired = Desired::new(FAMILY.ground());
     for peer in peers {
         desired.put(*peer, &mut |_| ());
     }
@@ -61,9 +60,12 @@ fn deed() -> impl Strategy<Value = Deed> {
         n.clone().prop_map(|a| Deed::Op(Op::DelFdb { mac: FAMILY.mac(a) })),
         n.clone().prop_map(|a| Deed::Op(Op::DelNeighbour { address: FAMILY.subnet(a).address() })),
         Just(Deed::SetThreaded),
-        n.clone().prop_map(|a| Deed::Op(Op::DelRoute { key: FAMILY.route(a).0, protocol: 0 })),
+        n.clone().prop_map(|a| {
+            let (key, to) = FAMILY.route(a);
+            Deed::Op(Op::DelRoute { key, to: RouteTo { protocol: 0, ..to } })
+        }),
         n.clone().prop_map(|a| Deed::AgeNeighbour(FAMILY.subnet(a).address())),
-        (n.clone(), 0..SUBNETS).prop_map(|(a, metric)| Deed::PutForeign(RouteKey { prefix: FAMILY.subnet(a), metric: metric + 100 })),
+        (n.clone(), 0..SUBNETS).prop_map(|(a, metric)| Deed::PutForeign(RouteKey { metric: metric + 100, ..FAMILY.route(a).0 })),
         Just(Deed::Op(Op::DelDevice)),
         Just(Deed::SetDown),
         Just(Deed::Op(Op::SetUp)),
@@ -116,9 +118,9 @@ fn assert_in_step(peers: &[Peer], observed: &Observed) {
     let spec = FAMILY.spec();
     let device = observed.device.as_ref().unwrap();
     assert!(device.up && device.mtu == spec.mtu && device.mac == spec.mac && device.no_link_local);
-    let neighbours: Vec<(IpAddr, MacAddr)> = peers.iter().map(|peer| (peer.subnet.address(), peer.mac)).collect();
+    let neighbours: Vec<(IpAddr, MacAddr)> = peers.iter().map(|peer| (peer.subnet.address(), peer.mac.unwrap())).collect();
     assert_eq!(observed.neighbours.iter().map(|(address, mac)| (*address, *mac)).collect::<Vec<_>>(), neighbours);
-    let fdb: BTreeSet<(MacAddr, IpAddr)> = peers.iter().map(|peer| (peer.mac, peer.dst)).collect();
+    let fdb: BTreeSet<(MacAddr, IpAddr)> = peers.iter().map(|peer| (peer.mac.unwrap(), peer.dst)).collect();
     assert_eq!(observed.fdb.iter().map(|(mac, to)| (*mac, to.dst)).collect::<BTreeSet<_>>(), fdb);
     let routes: BTreeSet<String> = peers.iter().map(|peer| format!("{} via {}", peer.subnet, peer.subnet.address())).collect();
     let have = observed.routes.iter().map(|(key, to)| format!("{} via {}", key.prefix, to.gateway.unwrap()));
@@ -241,7 +243,8 @@ fn local() -> Local {
     let spec = FAMILY.spec();
     let subnet = lease::Subnet::new(spec.address, 24).unwrap();
     let key = LeaseKey::new(Some(subnet), None).unwrap();
-    Local { key, subnet, network: spec.network, subnet_len: 24, vni: spec.vni, mac: spec.mac, addresses: vec![spec.local] }
+    let vtep = Some(VtepData { vni: spec.vni, mac: spec.mac });
+    Local { key, subnet, network: spec.network, subnet_len: 24, vtep, addresses: vec![spec.local] }
 }
 
 proptest! {
@@ -250,10 +253,10 @@ proptest! {
     #[test]
     fn whatever_happens_the_reconciler_ends_in_step(happenings in proptest::collection::vec(happening(), 0..60), before in kernel()) {
         let kernel = after(&before);
-        let (mut now, spec) = (Instant::now(), FAMILY.spec());
+        let mut now = Instant::now();
         let mut peers = std::collections::BTreeMap::new();
         let outcome = block_on(async {
-            let mut reconciler = Reconciler::new(kernel.clone(), spec, local(), Guard::DEFAULT, now).await.unwrap();
+            let mut reconciler = Reconciler::new(kernel.clone(), FAMILY.ground(), local(), Guard::DEFAULT, now).await.unwrap();
             reconciler.leases(&[Event::Init, Event::InitDone(Revision(1))], now);
             for happening in &happenings {
                 match happening {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lease::keeper::LeaseState;
-use lease::{Entry, LeaseKey, NetworkConfig};
+use lease::{Entry, Family, LeaseKey, NetworkConfig};
 use tokio::sync::watch;
 
 use super::board::Board;
-use super::dataplane::Dataplane;
 use super::follow::{offer, taken};
 use super::place::{self, Place};
+use super::planes::Planes;
 use super::sources::{ConfigFeed, Usable, usable};
 use crate::cli::Options;
 
@@ -24,12 +24,12 @@ pub(super) const UNDERLAY_CHANGED: &str = "the underlay has changed";
 const CONFIG_CHANGED: &str = "the network configuration has changed";
 
 /// Ends when the underlay is not what it was any more.
-pub(super) async fn underlay_change(options: &Options, place: &Place, dataplane: &Dataplane) -> &'static str {
+pub(super) async fn underlay_change(options: &Options, place: &Place, planes: &Planes) -> &'static str {
     // What changes from now on is told; what changed before has to be looked at.
-    let _ = dataplane.standing.clone().wait_for(Option::is_some).await;
+    let _ = planes.standing.clone().wait_for(Option::is_some).await;
     let mut missing = None;
     loop {
-        match place::find(&options.interface).await {
+        match place::find(&options.interface, &place.families()).await {
             Ok(now) if now.underlay != place.underlay => return UNDERLAY_CHANGED,
             Ok(_) => missing = None,
             // Down, or without address for now: what is in the kernel serves as well as anything.
@@ -41,7 +41,7 @@ pub(super) async fn underlay_change(options: &Options, place: &Place, dataplane:
                 missing = Some(error);
             }
         }
-        let told = dataplane.underlay.notified();
+        let told = planes.underlay.notified();
         if missing.is_some() {
             // An interface that comes back is another one to the kernel, of which nobody tells us: we have to look.
             let _ = tokio::time::timeout(UNDERLAY_PAUSE, told).await;
@@ -56,7 +56,7 @@ pub(super) async fn underlay_change(options: &Options, place: &Place, dataplane:
 pub(super) async fn other_underlay(options: &Options, place: &Place) -> &'static str {
     loop {
         tokio::time::sleep(UNDERLAY_PAUSE).await;
-        if place::find(&options.interface).await.is_ok_and(|now| now.underlay != place.underlay) {
+        if place::find(&options.interface, &place.families()).await.is_ok_and(|now| now.underlay != place.underlay) {
             return UNDERLAY_CHANGED;
         }
     }
@@ -101,8 +101,8 @@ pub(super) async fn lease_change(lease: &mut watch::Receiver<LeaseState>, starte
             return None;
         }
         if let LeaseState::Held(held) = &*lease.borrow_and_update() {
-            let vtep = |entry: &Entry| entry.record.as_ref().ok().and_then(|record| record.vtep);
-            if held.entry.key != started_with.key || vtep(&held.entry) != vtep(started_with) {
+            let vteps = |entry: &Entry| entry.record.as_ref().ok().map(|record| Family::ALL.map(|family| record.vtep_of(family)));
+            if held.entry.key != started_with.key || vteps(&held.entry) != vteps(started_with) {
                 return Some(held.entry.clone());
             }
         }

@@ -2,12 +2,12 @@
 
 use std::time::UNIX_EPOCH;
 
-use lease::{LeaseKey, MacAddr, NetworkConfig};
-use overlay::SpecError;
+use lease::{LeaseKey, NetworkConfig};
 
 use super::board::Board;
 use super::place::Place;
 use super::sources::{Usable, usable};
+use super::wanted;
 use crate::fields::{Changes, listed};
 use crate::status::ConfigChanges;
 
@@ -39,7 +39,7 @@ pub(super) fn offer(text: Option<&str>, key: &str, running: &Usable, own: LeaseK
     }
     match usable(text, key).map_err(|unusable| unusable.to_string()) {
         Ok(Usable { config, .. }) if config == running.config => Offer::Same,
-        Ok(usable) => match buildable(&usable, place) {
+        Ok(usable) => match wanted::possible(place, &usable.config) {
             Ok(()) => Offer::Follow(Box::new(usable), changes),
             Err(error) => Offer::Refuse(format!("{key}: {error}; the one before stays in force")),
         },
@@ -73,11 +73,4 @@ pub(super) fn followed(changes: Changes, board: &Board) {
         let at = Some(u64::try_from(now).unwrap_or(u64::MAX));
         facts.config_changes = ConfigChanges { followed: changes.all, followed_at_unix_ms: at, waiting: Vec::new() };
     });
-}
-
-/// Whether a VTEP can be made of a configuration here.
-pub(super) fn buildable(usable: &Usable, place: &Place) -> Result<(), SpecError> {
-    let Some(pool) = usable.config.v4 else { return Ok(()) };
-    let (address, mtu) = (place.underlay.address, place.underlay.mtu);
-    overlay::vtep_spec(&usable.vxlan, &pool, pool.min, address, mtu, MacAddr::new([0; 6])).map(drop)
 }

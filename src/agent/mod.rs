@@ -13,16 +13,19 @@ mod dataplane;
 mod dispatch;
 mod ends;
 mod follow;
-mod ground;
 mod notices;
 mod peer_filter;
 mod place;
+mod planes;
 mod remember;
+mod report;
 mod reporter;
+mod room;
 mod session;
 mod sources;
 mod subnet_file;
 mod view;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,12 +42,12 @@ use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::{status, systemd};
 use board::Board;
-use ground::Ground;
+use room::Room;
 
 pub(crate) use place::{claim_for, find as find_place};
 use session::Sessions;
-pub(crate) use session::wanted;
 pub(crate) use sources::{Usable, store_of, usable};
+pub(crate) use wanted::{Wanted, wanted};
 
 /// How often the data plane is asked whether it lives.
 const PULSE: Duration = Duration::from_secs(10);
@@ -91,12 +94,12 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     }
     let (ask, asked) = mpsc::channel(1);
     tasks.spawn(status::Server::bind(&options.subnet_file)?.serve(ask));
-    let ground = Ground::take(&options.etcd, flannelds)?;
-    tasks.spawn(reporter::answer(asked, board.clone(), options.etcd.clone(), store.health(), say_ready.subscribe()));
+    let room = Room::take(&options.etcd, flannelds)?;
+    tasks.spawn(report::answer(asked, board.clone(), options.etcd.clone(), store.health(), say_ready.subscribe()));
     tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready));
     tasks.spawn(pulse(board.clone()));
     let config = sources::follow_config(store.clone(), &mut tasks);
-    let sessions = Sessions::new(options, store, metrics, board, config, ground);
+    let sessions = Sessions::new(options, store, metrics, board, config, room);
     let stopped = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -134,9 +137,9 @@ async fn pulse(board: Board) {
     let period = systemd::watchdog_period().map_or(PULSE, |period| period.min(PULSE));
     let mut still = false;
     loop {
-        let dataplane = board.look().borrow().dataplane.clone();
-        let alive = match dataplane {
-            Some(dataplane) => tokio::time::timeout(period, dataplane.ping()).await.is_ok(),
+        let planes = board.look().borrow().planes.clone();
+        let alive = match planes {
+            Some(planes) => tokio::time::timeout(period, planes.ping()).await.is_ok(),
             None => true,
         };
         if alive {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use overlay::{Kernel, Key, Matter, Observed, Reconciler, State, Trouble, VtepSpec};
+use overlay::{Kernel, Key, Matter, Observed, Reconciler, State, Trouble, VtepSpec, Way};
 
 use crate::status::{self, Count, DataPlane, DataPlaneState, EntryState, Fight, Heal, Held, Peer, PeerState, Rejected, Vtep};
 
@@ -23,8 +23,8 @@ pub(crate) struct View {
 }
 
 pub(super) fn desired<K: Kernel>(reconciler: &Reconciler<K>) -> Count {
-    let peers = count(reconciler.desired().len());
-    Count { neighbours: peers, fdb: count(reconciler.desired().macs()), routes: peers }
+    let desired = reconciler.desired();
+    Count { neighbours: count(desired.neighbours()), fdb: count(desired.macs()), routes: count(desired.len()) }
 }
 
 pub(super) fn observed(observed: &Observed) -> Count {
@@ -120,21 +120,25 @@ fn peers<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Peer> {
     let peer = |peer: overlay::Peer| {
         let overlay::Peer { subnet, mac, dst } = peer;
         let address = subnet.address();
-        let have = observed.neighbours.get(&address);
-        let neighbour = entry(Key::Neighbour(address), have.is_some(), have == Some(&mac));
-        let have = observed.fdb.get(&mac).copied();
-        let fdb = entry(Key::Fdb(mac), have.is_some(), have == desired.fdb(mac));
-        let route = desired.route_key(subnet).and_then(|key| {
-            let have = observed.routes.get(&key).copied();
-            entry(Key::Route(key), have.is_some(), have == desired.route(key))
+        // Of a direct peer there is only a route.
+        let neighbour = desired.neighbour(address).and_then(|want| {
+            let have = observed.neighbours.get(&address);
+            entry(Key::Neighbour(address), have.is_some(), have == Some(&want))
         });
-        let whole = [&neighbour, &fdb, &route].into_iter().all(|state| *state == Some(EntryState::Ok));
+        let fdb = mac.and_then(|mac| {
+            let (want, have) = (desired.fdb(mac)?, observed.fdb.get(&mac));
+            entry(Key::Fdb(mac), have.is_some(), have == Some(&want))
+        });
+        let key = desired.route_key(subnet);
+        let have = observed.routes.get(&key).copied();
+        let route = entry(Key::Route(key), have.is_some(), have == desired.route(key));
+        let whole = [&neighbour, &fdb, &route].into_iter().flatten().all(|state| *state == EntryState::Ok);
         let state = match (kept.contains(&subnet), whole) {
             (true, _) => PeerState::KeptLast,
             (false, true) => PeerState::InStep,
             (false, false) => PeerState::Converging,
         };
-        Peer { subnet, public_ip: dst, mac: Some(mac), state, neighbour, fdb, route }
+        Peer { subnet, public_ip: dst, mac, state, neighbour, fdb, route }
     };
     desired.peers().map(peer).collect()
 }
@@ -155,12 +159,13 @@ fn fights<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Fight> {
 fn shadows<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<String> {
     let (desired, observed) = (reconciler.desired(), reconciler.observed());
     let mut warnings = Vec::new();
-    for (key, out) in &observed.foreign {
+    for (key, to) in &observed.foreign {
         let Some(peer) = desired.overlapping(key.prefix) else { continue };
         let ours = desired.route_key(peer.subnet);
-        let wins = key.prefix.len() > peer.subnet.len() || ours.is_some_and(|ours| ours.prefix == key.prefix && key.metric < ours.metric);
+        let longer = key.prefix.len() > peer.subnet.len();
+        let wins = key.table == ours.table && (longer || (ours.prefix == key.prefix && key.metric < ours.metric));
         if wins {
-            let out = out.map_or_else(String::new, |index| format!(" out of interface {index}"));
+            let out = if let Way::Link(index) = to.way { format!(" out of interface {index}") } else { String::new() };
             warnings.push(format!("a foreign route {key}{out} takes the traffic for {}: delete it", peer.subnet));
         }
     }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use lease::{LeaseStore, Subnet};
+use lease::{Backend, LeaseStore, Subnet};
 use overlay::{Kernel, Kind, Netlink, Observed, Op, Scope};
 
 use crate::agent::{store_of, usable};
@@ -98,7 +98,7 @@ fn vni_of(name: &str) -> Option<u32> {
 async fn look(name: &str) -> anyhow::Result<(Netlink, Observed)> {
     // Whatever the family: of interest are the device and its addresses.
     let network: Subnet = "0.0.0.0/0".parse()?;
-    let mut kernel = Netlink::open(Scope { device: name.to_owned(), network, underlay: None })?;
+    let mut kernel = Netlink::open(Scope::of_device(name.to_owned(), network))?;
     let observed = kernel.dump().await?;
     Ok((kernel, observed))
 }
@@ -117,7 +117,7 @@ async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::
     let store = store_of(&options.etcd)?;
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
     let ours = usable(text.as_deref(), &store.config_key())?;
-    Ok(ours.vxlan.vni == vxlan.vni)
+    Ok(matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
 }
 
 pub(super) fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {

@@ -123,9 +123,13 @@ fn lease(lease: &Lease) -> String {
 }
 
 fn underlay(underlay: &Underlay) -> String {
-    let Underlay { interface, address, public_ip, mtu } = underlay;
-    let public = public_ip.map(|public| format!(", others are told {public}")).unwrap_or_default();
-    format!("{interface}: {address}, MTU {mtu}{public}")
+    let Underlay { interface, address, public_ip, ipv6_address, public_ipv6, mtu } = underlay;
+    let ipv6_address = ipv6_address.filter(|ipv6| ipv6 != address);
+    let addresses: Vec<String> = [Some(*address), ipv6_address].into_iter().flatten().map(|address| address.to_string()).collect();
+    let public_ipv6 = public_ipv6.filter(|_| ipv6_address.is_some());
+    let public: Vec<String> = [*public_ip, public_ipv6].into_iter().flatten().map(|public| public.to_string()).collect();
+    let public = if public.is_empty() { String::new() } else { format!(", others are told {}", public.join(" and ")) };
+    format!("{interface}: {}, MTU {mtu}{public}", addresses.join(" and "))
 }
 
 fn data_plane(plane: &DataPlane) -> String {

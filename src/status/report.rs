@@ -127,6 +127,12 @@ pub struct Underlay {
     pub address: IpAddr,
     /// What the other hosts are told, when it is another address.
     pub public_ip: Option<IpAddr>,
+    /// Its IPv6 address, where IPv6 is on.
+    #[serde(default)]
+    pub ipv6_address: Option<IpAddr>,
+    /// What the other hosts are told, when it is another IPv6 address.
+    #[serde(default)]
+    pub public_ipv6: Option<IpAddr>,
     /// Its MTU.
     pub mtu: u32,
 }

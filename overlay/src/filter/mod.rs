@@ -561,14 +561,16 @@ mod tests {
     fn peer(number: u32) -> crate::Peer {
         let [_, a, b, c] = number.to_be_bytes();
         let (subnet, dst) = (Ipv4Addr::from_bits((10 << 24) | (number << 8)), Ipv4Addr::new(172, 16 + a, b, c));
-        crate::Peer { subnet: format!("{subnet}/24").parse().unwrap(), mac: MacAddr::new([2, 0, 0, a, b, c]), dst: dst.into() }
+        crate::Peer { subnet: format!("{subnet}/24").parse().unwrap(), mac: Some(MacAddr::new([2, 0, 0, a, b, c])), dst: dst.into() }
     }
 
     #[tokio::test]
     async fn the_kernel_shows_the_table_that_was_made_also_with_twenty_thousand_peers() {
         let host = testkit::Namespace::new("filtered", "").unwrap();
         let _within = host.enter().unwrap();
-        let mut peers = Desired::default();
+        let (network, subnet) = ("10.5.0.0/16".parse().unwrap(), "10.5.1.0/24".parse().unwrap());
+        let ground = crate::Ground { network, subnet, vtep: None, direct: crate::Direct::Never, blackhole: false, table: None };
+        let mut peers = Desired::new(ground);
         (1..=20_000).for_each(|number| peers.put(peer(number), &mut |_| ()));
         let mut filter = Filter::open(spec(), &peers).unwrap();
         filter.step(true, Instant::now()).await.unwrap();

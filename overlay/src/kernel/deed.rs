@@ -42,8 +42,12 @@ impl Deed {
             Self::CreateOther => write!(out, "ip link add {device} type bridge"),
             Self::SetThreaded => write!(out, "echo 1 >/sys/class/net/{device}/threaded"),
             Self::AgeNeighbour(address) => write!(out, "ip neighbour change {address} dev {device} nud stale"),
-            Self::PutForeign(RouteKey { prefix, metric }) => write!(out, "ip route replace {prefix} dev {ELSEWHERE} metric {metric}"),
-            Self::DelForeign(RouteKey { prefix, metric }) => write!(out, "ip route del {prefix} dev {ELSEWHERE} metric {metric}"),
+            Self::PutForeign(RouteKey { prefix, metric, table }) => {
+                write!(out, "ip route replace {prefix} dev {ELSEWHERE} metric {metric} table {table}")
+            }
+            Self::DelForeign(RouteKey { prefix, metric, table }) => {
+                write!(out, "ip route del {prefix} dev {ELSEWHERE} metric {metric} table {table}")
+            }
             Self::FlushRoutes { ipv6 } => write!(out, "ip {} route flush dev {device}", if *ipv6 { "-6" } else { "-4" }),
         })
     }

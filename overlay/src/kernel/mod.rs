@@ -13,10 +13,10 @@ use std::future::Future;
 
 use lease::Subnet;
 
-use crate::IfIndex;
 use crate::event::Event;
 use crate::observed::Observed;
 use crate::op::Op;
+use crate::{IfIndex, TABLE_MAIN};
 
 #[cfg(feature = "contract")]
 pub use self::deed::{Deed, ELSEWHERE};
@@ -28,13 +28,30 @@ pub use self::netlink::{Leftover, Netlink, leftovers, vxlan_links};
 /// What part of the kernel is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// The VTEP's name.
-    pub device: String,
-    /// The overlay network: its family is the one that neighbours and routes are read of, and routes for parts of it
-    /// that leave by another interface are seen as foreign.
+    /// The VTEP's name, where there is one.
+    pub device: Option<String>,
+    /// The overlay network: its family is the one that neighbours and routes are read of, and others' routes for parts of it
+    /// are seen as foreign.
     pub network: Subnet,
     /// The interface that carries the tunnel: its changes are told as [`Event::Underlay`].
     pub underlay: Option<IfIndex>,
+    /// The table that the overlay's routes go to. The main table is looked at in any case.
+    pub table: u32,
+    /// Whether it is told as [`Event::Ways`] that other hosts may be reached otherwise than before.
+    pub ways: bool,
+}
+
+impl Scope {
+    /// A device and what hangs on it.
+    #[must_use]
+    pub fn of_device(device: String, network: Subnet) -> Self {
+        Self { device: Some(device), network, underlay: None, table: TABLE_MAIN, ways: false }
+    }
+
+    /// The device's name; empty where there is none.
+    pub(crate) fn device_name(&self) -> &str {
+        self.device.as_deref().unwrap_or_default()
+    }
 }
 
 /// One operation did not succeed.

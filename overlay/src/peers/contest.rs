@@ -138,9 +138,10 @@ impl Contest {
         if let Some((key, created)) = desired.overlapping(peer.subnet).and_then(|other| self.owner(other.subnet)) {
             return Some((key, created, Reject::Overlaps(key)));
         }
-        let other = desired.holder(peer.mac).filter(|other| other.dst != peer.dst)?;
+        let mac = peer.mac?;
+        let other = desired.holder(mac).filter(|other| other.dst != peer.dst)?;
         let (key, created) = self.owner(other.subnet)?;
-        Some((key, created, Reject::SameMac { mac: peer.mac, key }))
+        Some((key, created, Reject::SameMac { mac, key }))
     }
 
     /// Whose the subnet in force is. Asked only where claims conflict, so that no index is kept for it.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lease::{BackendType, Entry, LeaseKey, MacAddr, RecordError, Subnet, Vni};
+use lease::{BackendType, Entry, LeaseKey, MacAddr, RecordError, Subnet, Vni, VtepData};
 
 use crate::desired::Peer;
 
@@ -17,10 +17,8 @@ pub struct Local {
     pub network: Subnet,
     /// The length in bits of one host's subnet: a larger one is nobody's lease.
     pub subnet_len: u8,
-    /// Our network identifier.
-    pub vni: Vni,
-    /// Our VTEP's MAC.
-    pub mac: MacAddr,
+    /// Our VTEP; none on a host-gw host. Who does as we do is a peer.
+    pub vtep: Option<VtepData>,
     /// Our addresses on the underlay: the interface's and the advertised one.
     pub addresses: Vec<IpAddr>,
 }
@@ -99,7 +97,7 @@ pub enum Reject {
 pub enum Verdict {
     /// A peer.
     Peer(Peer),
-    /// Nothing: our own lease, one without a subnet of this family, or one of a host that does not use VXLAN (named).
+    /// Nothing: our own lease, one without a subnet of this family, or one of a host that does otherwise than we do (VXLAN or host-gw; named).
     None(Option<BackendType>),
     /// A record that must not be acted on.
     Reject(Reject),
@@ -114,23 +112,27 @@ pub fn judge(local: &Local, entry: &Entry) -> Verdict {
         Ok(record) => record,
         Err(error) => return Verdict::Reject(Reject::Unreadable(error.clone())),
     };
-    match record.backend {
-        BackendType::Vxlan => {}
+    let ours = match record.backend {
+        BackendType::Vxlan => local.vtep.is_some(),
+        BackendType::HostGw => local.vtep.is_none(),
         BackendType::Alloc => return Verdict::Reject(Reject::Missing("BackendType")),
-        BackendType::HostGw | BackendType::Other(_) => return Verdict::None(Some(record.backend.clone())),
-    }
-    let (vtep, address) = if local.network.is_ipv4() {
-        (record.vtep, record.public_ip.map(IpAddr::from).ok_or(Reject::Missing("PublicIP")))
-    } else {
-        (record.vtep_v6, record.public_ipv6.map(IpAddr::from).ok_or(Reject::Missing("PublicIPv6")))
+        BackendType::Other(_) => false,
     };
-    let missing = Reject::Missing(if local.network.is_ipv4() { "BackendData" } else { "BackendV6Data" });
-    let peer = vtep.ok_or(missing).and_then(|vtep| {
-        if vtep.vni != local.vni {
-            return Err(Reject::Vni { theirs: vtep.vni, ours: local.vni });
-        }
-        Ok(Peer { subnet, mac: vtep.mac, dst: address? })
-    });
+    if !ours {
+        return Verdict::None(Some(record.backend.clone()));
+    }
+    let (vtep, missing, address) = if local.network.is_ipv4() {
+        (record.vtep, "BackendData", record.public_ip.map(IpAddr::from).ok_or(Reject::Missing("PublicIP")))
+    } else {
+        (record.vtep_v6, "BackendV6Data", record.public_ipv6.map(IpAddr::from).ok_or(Reject::Missing("PublicIPv6")))
+    };
+    let mac = match (local.vtep, vtep) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(Reject::Missing(missing)),
+        (Some(ours), Some(theirs)) if theirs.vni != ours.vni => Err(Reject::Vni { theirs: theirs.vni, ours: ours.vni }),
+        (Some(_), Some(theirs)) => Ok(Some(theirs.mac)),
+    };
+    let peer = mac.and_then(|mac| Ok(Peer { subnet, mac, dst: address? }));
     match peer.and_then(|peer| check(local, peer)) {
         Ok(peer) => Verdict::Peer(peer),
         Err(reject) => Verdict::Reject(reject),
@@ -140,11 +142,13 @@ pub fn judge(local: &Local, entry: &Entry) -> Verdict {
 /// The rules that hold for every peer, wherever we have it from.
 pub(super) fn check(local: &Local, peer: Peer) -> Result<Peer, Reject> {
     let Peer { subnet, mac, dst } = peer;
-    if !mac.is_station() {
-        return Err(Reject::Mac(mac));
-    }
-    if mac == local.mac {
-        return Err(Reject::OwnMac(mac));
+    if let Some(mac) = mac {
+        if !mac.is_station() {
+            return Err(Reject::Mac(mac));
+        }
+        if local.vtep.is_some_and(|ours| ours.mac == mac) {
+            return Err(Reject::OwnMac(mac));
+        }
     }
     if !usable(dst) {
         return Err(Reject::Address(dst));

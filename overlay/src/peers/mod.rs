@@ -36,7 +36,7 @@ pub enum Notice {
     Rejected(LeaseKey, Reject),
     /// A lease that had been rejected is a peer now.
     Recovered(LeaseKey),
-    /// A lease is of a host that does not use VXLAN.
+    /// A lease is of a host that does otherwise than we do.
     OtherBackend(LeaseKey, BackendType),
     /// A key that names no subnet was put.
     Stray(String),
@@ -62,7 +62,7 @@ pub struct Peers {
     /// Peers of the kernel's that no lease has vouched for yet.
     inherited: BTreeSet<Subnet>,
     rejected: BTreeMap<LeaseKey, Rejected>,
-    /// Leases of hosts that do not use VXLAN.
+    /// Leases of hosts that do otherwise than we do.
     others: BTreeMap<LeaseKey, BackendType>,
     generation: u32,
     complete: bool,
@@ -160,7 +160,7 @@ impl Peers {
     /// Takes in what the kernel already carries, or what an earlier run has written down, before the store has said anything.
     pub fn inherit(&mut self, peers: impl IntoIterator<Item = Peer>, desired: &mut Desired, touch: &mut impl FnMut(Key)) {
         for peer in peers {
-            let free = desired.overlapping(peer.subnet).is_none() && desired.holder(peer.mac).is_none_or(|other| other.dst == peer.dst);
+            let free = desired.overlapping(peer.subnet).is_none() && elsewhere(desired, peer).is_none();
             if free && !self.complete && judge::check(&self.local, peer).is_ok() {
                 desired.put(peer, touch);
                 self.inherited.insert(peer.subnet);
@@ -298,7 +298,7 @@ impl Peers {
         while let Some(other) = desired.overlapping(peer.subnet).filter(|other| self.inherited.remove(&other.subnet)) {
             desired.del(other.subnet, touch);
         }
-        while let Some(other) = desired.holder(peer.mac).filter(|other| other.dst != peer.dst && self.inherited.remove(&other.subnet)) {
+        while let Some(other) = elsewhere(desired, peer).filter(|other| self.inherited.remove(&other.subnet)) {
             desired.del(other.subnet, touch);
         }
     }
@@ -322,4 +322,9 @@ impl Peers {
             self.notices.push(Notice::Rejected(key, reason));
         }
     }
+}
+
+/// The peer that has this one's MAC at another address.
+fn elsewhere(desired: &Desired, peer: Peer) -> Option<Peer> {
+    desired.holder(peer.mac?).filter(|other| other.dst != peer.dst)
 }

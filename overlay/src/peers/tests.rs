@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lease::{BackendType, Expiry, LeaseRecord, MacAddr, RecordError, Revision, Vni, VtepData};
 
 use super::*;
+use crate::ground::{Direct, Ground};
 
 /// A lease set with what it desires, and a clock.
 struct Set {
@@ -20,11 +21,12 @@ impl Set {
             subnet: "10.5.1.0/24".parse().unwrap(),
             network: "10.5.0.0/16".parse().unwrap(),
             subnet_len: 24,
-            vni: Vni::new(1).unwrap(),
-            mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
+            vtep: Some(VtepData { vni: Vni::new(1).unwrap(), mac: MacAddr::new([2, 0, 0, 0, 0, 1]) }),
             addresses: vec!["192.168.0.1".parse().unwrap()],
         };
-        Self { peers: Peers::new(local, Guard::DEFAULT), desired: Desired::default(), now: Instant::now() }
+        let Local { subnet, network, .. } = local;
+        let ground = Ground { network, subnet, vtep: None, direct: Direct::Never, blackhole: false, table: None };
+        Self { peers: Peers::new(local, Guard::DEFAULT), desired: Desired::new(ground), now: Instant::now() }
     }
 
     fn fold(&mut self, events: impl IntoIterator<Item = Event>) -> &mut Self {
@@ -139,7 +141,7 @@ fn the_last_good_record_stays_in_force_until_the_lease_goes() {
 #[test]
 fn a_bad_record_of_a_peer_that_the_kernel_carries_keeps_it_across_a_restart() {
     let mut set = Set::new();
-    let peer = Peer { subnet: "10.5.2.0/24".parse().unwrap(), mac: MacAddr::new([2, 0, 0, 0, 0, 2]), dst: [192, 168, 0, 2].into() };
+    let peer = Peer { subnet: "10.5.2.0/24".parse().unwrap(), mac: Some(MacAddr::new([2, 0, 0, 0, 0, 2])), dst: [192, 168, 0, 2].into() };
     set.peers.inherit([peer], &mut set.desired, &mut |_| ());
     set.snapshot([Entry { record: Err(RecordError::Json("x".to_owned())), ..host(2) }, host(3)]);
     assert_eq!(set.desired.peer(peer.subnet), Some(peer));
@@ -150,7 +152,7 @@ fn a_bad_record_of_a_peer_that_the_kernel_carries_keeps_it_across_a_restart() {
 #[test]
 fn what_the_kernel_carried_goes_only_when_a_complete_snapshot_does_not_name_it() {
     let mut set = Set::new();
-    let peer = Peer { subnet: "10.5.9.0/24".parse().unwrap(), mac: MacAddr::new([2, 0, 0, 0, 0, 9]), dst: [192, 168, 0, 9].into() };
+    let peer = Peer { subnet: "10.5.9.0/24".parse().unwrap(), mac: Some(MacAddr::new([2, 0, 0, 0, 0, 9])), dst: [192, 168, 0, 9].into() };
     set.peers.inherit([peer], &mut set.desired, &mut |_| ());
     set.fold([Event::Init, Event::InitApply(host(2))]);
     assert!(!set.peers.is_complete() && set.subnets().contains("10.5.9.0/24"));

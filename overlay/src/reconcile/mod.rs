@@ -17,8 +17,8 @@ use lease::Subnet;
 
 use crate::desired::Desired;
 use crate::desired::Peer;
-use crate::device::VtepSpec;
 use crate::entry::{Aspect, Key, Matter};
+use crate::ground::Ground;
 use crate::kernel::{Kernel, KernelError};
 use crate::observed::Observed;
 use crate::peers::{Guard, Local, Notice, Peers};
@@ -54,7 +54,7 @@ pub struct Step {
     pub more: bool,
 }
 
-/// Owns one VTEP and all that hangs on it.
+/// Owns the data plane of one address family: its VTEP and all that hangs on it, its routes and rules.
 #[derive(Debug)]
 pub struct Reconciler<K> {
     kernel: K,
@@ -85,11 +85,10 @@ impl<K: Kernel> Reconciler<K> {
     ///
     /// # Errors
     /// [`KernelError`] when it cannot be read.
-    pub async fn new(mut kernel: K, spec: VtepSpec, local: Local, guard: Guard, now: Instant) -> Result<Self, KernelError> {
+    pub async fn new(mut kernel: K, ground: Ground, local: Local, guard: Guard, now: Instant) -> Result<Self, KernelError> {
         let started = Instant::now();
         let observed = kernel.dump().await?;
-        let mut desired = Desired::default();
-        desired.set_vtep(spec);
+        let mut desired = Desired::new(ground);
         let mut peers = Peers::new(local, guard);
         // They are there already: whatever differs is found by the comparison.
         peers.inherit(observed.peers(), &mut desired, &mut |_| ());

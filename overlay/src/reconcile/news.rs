@@ -4,16 +4,18 @@ use std::time::Instant;
 
 use super::{Cause, Reconciler, look};
 use crate::device::IfIndex;
-use crate::entry::{Aspect, Key, Matter};
+use crate::entry::{Aspect, Key, Matter, Way};
 use crate::event::Event;
 use crate::kernel::Kernel;
 use crate::plan;
 
 impl<K: Kernel> Reconciler<K> {
-    /// An interface that is gone stands in nobody's way any more: neither with its routes, nor as another VXLAN device.
+    /// An interface that is gone stands in nobody's way any more: neither with its routes, nor as another VXLAN device. Our direct routes out
+    /// of it are gone, too.
     pub(super) fn way_is_free(&mut self, index: IfIndex) {
-        for key in self.observed.foreign.iter().filter(|(_, out)| **out == Some(index)).map(|(key, _)| Key::Route(*key)) {
-            look(&mut self.dirty, key, Cause::Wish);
+        let Self { observed, dirty, .. } = self;
+        for (key, _) in observed.foreign.iter().chain(&observed.routes).filter(|(_, to)| to.way == Way::Link(index)) {
+            look(dirty, Key::Route(*key), Cause::Wish);
         }
         if self.retries.is_refused(Key::Device) {
             self.retries.forgive();

@@ -70,7 +70,7 @@ impl<K: Kernel> Reconciler<K> {
         self.dirty.len()
     }
 
-    /// The VTEP's name.
+    /// The VTEP's name; empty where there is none.
     #[must_use]
     pub fn device_name(&self) -> &str {
         self.desired.vtep().map_or("", |spec| spec.name.as_str())
@@ -144,6 +144,7 @@ pub fn kind_of(key: Key) -> &'static str {
         Key::Device => "device",
         Key::Fdb(_) => "fdb",
         Key::Neighbour(_) => "neighbour",
+        Key::Rule(_) => "rule",
         Key::Route(_) => "route",
     }
 }

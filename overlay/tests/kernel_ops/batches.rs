@@ -47,7 +47,7 @@ fn a_batch_of_nothing_but_failures_is_reported_in_full() {
 }
 
 fn bad_route() -> RouteTo {
-    RouteTo { gateway: Some(Family::V4.subnet(1).address()), onlink: true, protocol: 76, plain: true }
+    RouteTo { gateway: Some(Family::V4.subnet(1).address()), ..Family::V4.route(1).1 }
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn script(family: Family) -> Vec<Op> {
     let len = if family == Family::V4 { 32 } else { 128 };
     let (key, to) = family.route(2);
     let (other_key, other_to) = family.route(3);
-    let direct = RouteKey { prefix: family.subnet(4), metric: 5 };
+    let direct = RouteKey { metric: 5, ..family.route(4).0 };
     let subnet = |n: u32| -> IpAddr { family.subnet(n).address() };
     let spec = family.spec();
     vec![
@@ -42,7 +42,7 @@ fn script(family: Family) -> Vec<Op> {
         Op::PutRoute { key, to: RouteTo { protocol: 77, ..to }, replace: true },
         Op::PutRoute { key: other_key, to: other_to, replace: false },
         Op::PutRoute { key: direct, to: RouteTo { gateway: None, onlink: false, ..to }, replace: false },
-        Op::DelRoute { key: other_key, protocol: other_to.protocol },
+        Op::DelRoute { key: other_key, to: other_to },
         Op::DelNeighbour { address: subnet(3) },
         Op::DelFdb { mac: family.mac(3) },
     ]

@@ -117,7 +117,7 @@ fn a_new_route_is_refused_where_one_is_and_anothers_is_never_deleted() {
             // IPv6 looks up the gateway also of an onlink route, and finds it behind the other's interface.
             let errno = if family == Family::V4 { Errno::EEXIST } else { Errno::EINVAL };
             assert_eq!(failures.iter().map(|f| f.errno).collect::<Vec<_>>(), [errno as i32], "{failures:?}");
-            apply(&mut kernel, &[Op::DelRoute { key, protocol: to.protocol }]).await;
+            apply(&mut kernel, &[Op::DelRoute { key, to }]).await;
             assert_eq!(json(&format!("ip {} -j route show {}", family.ip(), key.prefix)).len(), 1);
         });
     }

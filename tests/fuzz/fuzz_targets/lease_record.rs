@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use lease::{Entry, Expiry, LeaseKey, LeaseRecord, MacAddr, Revision, Vni};
+use lease::{Entry, Expiry, LeaseKey, LeaseRecord, MacAddr, Revision, Vni, VtepData};
 use libfuzzer_sys::fuzz_target;
 use overlay::{Local, Verdict, judge};
 use serde_json::Value;
@@ -51,8 +51,7 @@ fn local(v6: bool) -> Local {
         subnet,
         network: network.parse().expect("a network"),
         subnet_len,
-        vni: Vni::new(1).expect("a VNI"),
-        mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
+        vtep: Some(VtepData { vni: Vni::new(1).expect("a VNI"), mac: MacAddr::new([2, 0, 0, 0, 0, 1]) }),
         addresses: vec![address.parse::<IpAddr>().expect("an address")],
     }
 }
@@ -65,8 +64,9 @@ fn judged(local: &Local, entry: &Entry) {
             assert_eq!(peer.dst.is_ipv4(), local.network.is_ipv4(), "{peer:?}");
             assert!(!(peer.dst.is_multicast() || peer.dst.is_unspecified() || peer.dst.is_loopback()), "{peer:?}");
             assert!(!local.addresses.contains(&peer.dst) && !peer.subnet.contains(peer.dst), "{peer:?}");
-            let octets = peer.mac.octets();
-            assert!(octets[0] & 1 == 0 && octets != [0; 6] && peer.mac != local.mac, "{peer:?}");
+            let mac = peer.mac.expect("a peer of a VXLAN host has a MAC");
+            let octets = mac.octets();
+            assert!(octets[0] & 1 == 0 && octets != [0; 6] && Some(mac) != local.vtep.map(|vtep| vtep.mac), "{peer:?}");
         }
         Verdict::Reject(reason) => short_line(&reason.to_string()),
         Verdict::None(_) => {}

@@ -4,7 +4,7 @@
 
 use lease::{MacAddr, Mtu, Subnet, Vni};
 use libfuzzer_sys::fuzz_target;
-use overlay::{Desired, Device, Event, IfIndex, Key, Kind, Observed, Op, Peer, Scope, VtepSpec, fuzz_datagram, plan::plan_all};
+use overlay::{Desired, Device, Event, Ground, IfIndex, Key, Kind, Observed, Op, Peer, Scope, VtepSpec, fuzz_datagram, plan::plan_all};
 
 /// Bytes of `struct nlmsghdr`, of which the first four are the message's length (include/uapi/linux/netlink.h).
 const HEADER: usize = 16;
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         let length = u32::try_from(datagram.len()).expect("a length");
         datagram[..4].copy_from_slice(&length.to_ne_bytes());
     }
-    let scope = Scope { device: "flannel.1".to_owned(), network, underlay: Some(IfIndex(2)) };
+    let scope = Scope { underlay: Some(IfIndex(2)), ways: choice & 16 != 0, ..Scope::of_device("flannel.1".to_owned(), network) };
     let device = (choice & 4 == 0).then(|| device(choice & 2 == 0));
     let events = fuzz_datagram(scope.clone(), device.clone(), &datagram);
     assert_eq!(events, fuzz_datagram(scope, device.clone(), &datagram));
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     for event in &events {
         match (event, observed.fold(event)) {
             (Event::Route { key, to: _ }, told) => assert_eq!(told, Some(Key::Route(*key))),
-            (Event::ForeignRoute { key, out: _ }, _) => assert!(network.covers(key.prefix), "{key} is no business of ours"),
+            (Event::ForeignRoute { key, to: _ }, _) => assert!(network.covers(key.prefix), "{key} is no business of ours"),
             _ => {}
         }
     }
@@ -37,7 +37,8 @@ fuzz_target!(|bytes: &[u8]| {
     for op in plan.ops() {
         assert!(!format!("{}", op.on("flannel.1")).contains('\n'));
         match op {
-            Op::DelRoute { key, .. } => assert!(observed.routes.contains_key(key), "{key} was never there"),
+            Op::DelRoute { key, to } => assert_eq!(observed.routes.get(key), Some(to), "{key} was never there"),
+            Op::DelRule(key) => assert!(observed.rules.contains(key), "{key} was never there"),
             Op::DelNeighbour { address } => assert!(observed.neighbours.contains_key(address), "{address} was never there"),
             Op::DelFdb { mac } => assert!(observed.fdb.contains_key(mac), "{mac} was never there"),
             Op::DelAddress { address, len } => assert!(observed.addresses.contains(&(*address, *len)), "{address} was never there"),
@@ -68,8 +69,7 @@ fn desired(network: Subnet) -> Desired {
     } else {
         ("flannel-v6.1", "fd77::1", "fd77::2", "fc00:1::", "fc00:7::/64")
     };
-    let mut desired = Desired::default();
-    desired.set_vtep(VtepSpec {
+    let vtep = VtepSpec {
         name: name.to_owned(),
         vni: Vni::new(1).expect("a VNI"),
         port: 8472,
@@ -80,9 +80,11 @@ fn desired(network: Subnet) -> Desired {
         mtu: Mtu(1450),
         address: own.parse().expect("an address"),
         network,
-    });
-    let peer =
-        Peer { subnet: subnet.parse().expect("a subnet"), mac: MacAddr::new([2, 0, 0, 0, 0, 7]), dst: dst.parse().expect("an address") };
+    };
+    let own = Subnet::host(vtep.address);
+    let mut desired = Desired::new(Ground::tunnel(vtep, own));
+    let mac = Some(MacAddr::new([2, 0, 0, 0, 0, 7]));
+    let peer = Peer { subnet: subnet.parse().expect("a subnet"), mac, dst: dst.parse().expect("an address") };
     desired.put(peer, &mut |_| {});
     desired
 }

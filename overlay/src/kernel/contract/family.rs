@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lease::{MacAddr, Mtu, Subnet, Vni};
 
 use crate::kernel::Scope;
-use crate::{Op, RouteKey, RouteTo, VtepSpec};
+use crate::{Ground, Op, RouteKey, RouteTo, TABLE_MAIN, VtepSpec, Way};
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +72,8 @@ impl Family {
     #[must_use]
     pub fn route(self, n: u32) -> (RouteKey, RouteTo) {
         let prefix = self.subnet(n);
-        let to = RouteTo { gateway: Some(prefix.address()), onlink: true, protocol: 76, plain: true };
-        (RouteKey { prefix, metric: n + 1 }, to)
+        let to = RouteTo { way: Way::Tunnel, gateway: Some(prefix.address()), onlink: true, protocol: 76, plain: true };
+        (RouteKey { prefix, metric: n + 1, table: TABLE_MAIN }, to)
     }
 
     /// The entries for the nth host.
@@ -91,11 +91,7 @@ impl Family {
     #[must_use]
     pub fn dels(self, n: u32) -> [Op; 3] {
         let (key, to) = self.route(n);
-        [
-            Op::DelRoute { key, protocol: to.protocol },
-            Op::DelNeighbour { address: self.subnet(n).address() },
-            Op::DelFdb { mac: self.mac(n) },
-        ]
+        [Op::DelRoute { key, to }, Op::DelNeighbour { address: self.subnet(n).address() }, Op::DelFdb { mac: self.mac(n) }]
     }
 
     /// The VTEP of host number 1.
@@ -129,9 +125,15 @@ impl Family {
         vec![Op::CreateDevice(Box::new(spec)), Op::DisableLinkLocal, Op::DisableAcceptRa, Op::PutAddress(address), Op::SetUp]
     }
 
+    /// All through that VTEP.
+    #[must_use]
+    pub fn ground(self) -> Ground {
+        Ground::tunnel(self.spec(), self.subnet(1))
+    }
+
     /// What is looked at.
     #[must_use]
     pub fn scope(self) -> Scope {
-        Scope { device: self.name().to_owned(), network: self.network(), underlay: None }
+        self.ground().scope(None)
     }
 }

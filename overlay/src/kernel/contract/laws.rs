@@ -40,7 +40,7 @@ pub async fn a_dump_and_the_events_behind_it_end_at_the_truth<W: World>(world: &
     let deeds = [
         Deed::AgeNeighbour(family.subnet(2).address()),
         Deed::Op(Op::DelFdb { mac: family.mac(2) }),
-        Deed::Op(Op::DelRoute { key, protocol: 0 }),
+        Deed::Op(Op::DelRoute { key, to: RouteTo { protocol: 0, ..to } }),
         Deed::FlushRoutes { ipv6: family == Family::V6 },
         Deed::PutForeign(key),
         Deed::SetDown,
@@ -107,9 +107,9 @@ pub async fn deleting_a_route_of_any_metric_takes_none_of_another_protocol_along
     let before = with_peers(world, family).await;
     let (key, to) = family.route(2);
     let any = RouteKey { metric: 0, ..key };
-    apply(world.kernel(), &[Op::DelRoute { key: any, protocol: to.protocol + 1 }]).await;
+    apply(world.kernel(), &[Op::DelRoute { key: any, to: RouteTo { protocol: to.protocol + 1, ..to } }]).await;
     assert_eq!(world.kernel().dump().await.unwrap(), before);
-    apply(world.kernel(), &[Op::DelRoute { key: any, protocol: to.protocol }]).await;
+    apply(world.kernel(), &[Op::DelRoute { key: any, to }]).await;
     let left = world.kernel().dump().await.unwrap().routes;
     assert!(!left.contains_key(&key) && left.len() == before.routes.len() - 1, "a metric of 0 is any: {left:?}");
 }

@@ -8,10 +8,13 @@ use nix::errno::Errno;
 use super::ELSEWHERE_INDEX;
 use crate::kernel::deed::Deed;
 use crate::kernel::{Event, Scope};
-use crate::{Device, FdbTo, IfIndex, Kind, Observed, Op, RouteKey, RouteTo, VtepSpec, Vxlan};
+use crate::{Device, FdbTo, IfIndex, Kind, Observed, Op, RouteKey, RouteTo, VtepSpec, Vxlan, Way};
 
 /// What a VXLAN device may have for an MTU (`ether_setup` and `vxlan_setup`, v6.18).
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
+
+/// `RTPROT_BOOT` (include/uapi/linux/rtnetlink.h): who makes a route with `ip route`, and says nothing else.
+const BOOT: u8 = 3;
 
 /// What the kernel holds, and what it has told of it.
 pub(super) struct State {
@@ -79,8 +82,18 @@ impl State {
                 }
             }
             Op::DelNeighbour { address } => self.del_neighbour(*address),
+            Op::PutRule(key) => {
+                if !self.truth.rules.contains(key) {
+                    self.tell(Event::Rule { key: *key, present: true });
+                }
+            }
+            Op::DelRule(key) => {
+                if self.truth.rules.contains(key) {
+                    self.tell(Event::Rule { key: *key, present: false });
+                }
+            }
             Op::PutRoute { key, to, replace } => self.put_route(*key, *to, *replace)?,
-            Op::DelRoute { key, protocol } => self.del_route(*key, *protocol),
+            Op::DelRoute { key, to } => self.del_route(*key, *to),
         }
         Ok(())
     }
@@ -94,18 +107,19 @@ impl State {
             Deed::AgeNeighbour(address) => self.del_neighbour(*address),
             Deed::PutForeign(key) => {
                 let stolen = self.truth.routes.contains_key(key);
-                self.tell(Event::ForeignRoute { key: *key, out: Some(Some(ELSEWHERE_INDEX)) });
+                let to = RouteTo { way: Way::Link(ELSEWHERE_INDEX), gateway: None, onlink: false, protocol: BOOT, plain: true };
+                self.tell(Event::ForeignRoute { key: *key, to: Some(to) });
                 if stolen {
                     self.tell(Event::Route { key: *key, to: None });
                 }
             }
             Deed::DelForeign(key) => {
                 if self.truth.foreign.contains_key(key) {
-                    self.tell(Event::ForeignRoute { key: *key, out: None });
+                    self.tell(Event::ForeignRoute { key: *key, to: None });
                 }
             }
             Deed::FlushRoutes { ipv6: _ } => {
-                for key in self.truth.routes.keys().copied().collect::<Vec<_>>() {
+                for key in self.through_tunnel() {
                     self.tell(Event::Route { key, to: None });
                 }
             }
@@ -184,14 +198,19 @@ impl State {
     }
 
     fn lose_routes(&mut self) {
-        if self.scope.network.is_ipv4() {
-            self.truth.routes.clear();
-        } else {
-            for key in self.truth.routes.keys().copied().collect::<Vec<_>>() {
+        for key in self.through_tunnel() {
+            if self.scope.network.is_ipv4() {
+                self.truth.routes.remove(&key);
+            } else {
                 self.tell(Event::Route { key, to: None });
             }
         }
         self.events.push(Event::Lost);
+    }
+
+    /// The keys of the routes out of the VTEP.
+    fn through_tunnel(&self) -> Vec<RouteKey> {
+        self.truth.routes.iter().filter(|(_, to)| to.way == Way::Tunnel).map(|(key, _)| *key).collect()
     }
 
     fn flush_neighbours(&mut self) {
@@ -209,7 +228,9 @@ impl State {
         if address.is_ipv4() && self.scope.network.is_ipv4() {
             self.events.push(Event::Lost);
             if !self.truth.addresses.iter().any(|(address, _)| address.is_ipv4()) {
-                self.truth.routes.clear();
+                for key in self.through_tunnel() {
+                    self.truth.routes.remove(&key);
+                }
                 self.flush_neighbours();
             }
         }
@@ -223,12 +244,16 @@ impl State {
 
     /// The first of that protocol, or of any if none is named; a metric of 0 is any metric (`fib_table_delete`, net/ipv4/fib_trie.c, and
     /// `ip6_route_del`, net/ipv6/route.c, v6.18).
-    fn del_route(&mut self, key: RouteKey, protocol: u8) {
-        let meant = |(there, to): &(&RouteKey, &RouteTo)| {
-            there.prefix == key.prefix && (key.metric == 0 || there.metric == key.metric) && (protocol == 0 || to.protocol == protocol)
+    fn del_route(&mut self, key: RouteKey, to: RouteTo) {
+        let meant = |(there, leads): &(&RouteKey, &RouteTo)| {
+            let same_key = (there.prefix, there.table) == (key.prefix, key.table) && (key.metric == 0 || there.metric == key.metric);
+            let same_way = leads.way == to.way && (to.way == Way::Tunnel || leads.gateway == to.gateway);
+            same_key && same_way && (to.protocol == 0 || leads.protocol == to.protocol)
         };
         if let Some(key) = self.truth.routes.iter().find(meant).map(|(key, _)| *key) {
             self.tell(Event::Route { key, to: None });
+        } else if let Some(key) = self.truth.foreign.iter().find(meant).map(|(key, _)| *key) {
+            self.tell(Event::ForeignRoute { key, to: None });
         }
     }
 
@@ -239,11 +264,10 @@ impl State {
     }
 
     fn put_route(&mut self, key: RouteKey, to: RouteTo, replace: bool) -> Result<(), Errno> {
-        let up = self.truth.device.as_ref().ok_or(Errno::ENODEV)?.up;
-        if !up {
+        if to.way == Way::Tunnel && !self.truth.device.as_ref().ok_or(Errno::ENODEV)?.up {
             return Err(Errno::ENETDOWN);
         }
-        if let Some(gateway) = to.gateway {
+        if let Some(gateway) = to.gateway.filter(|_| to.way == Way::Tunnel) {
             self.check_gateway(gateway, to.onlink)?;
         }
         let (ours, foreign) = (self.truth.routes.get(&key), self.truth.foreign.contains_key(&key));
@@ -255,7 +279,7 @@ impl State {
             self.tell(Event::Route { key, to: Some(to) });
         }
         if foreign {
-            self.tell(Event::ForeignRoute { key, out: None });
+            self.tell(Event::ForeignRoute { key, to: None });
         }
         Ok(())
     }

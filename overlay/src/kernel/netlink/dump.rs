@@ -1,24 +1,26 @@
 //! The only door to the kernel's dumps: one that failed, was interrupted or cannot be read is never taken for a short one.
 
-use std::collections::btree_map;
+use std::collections::{BTreeMap, BTreeSet};
 
+use lease::Subnet;
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
-use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
 
 use super::answer::{self, Answer, Refusal};
 use super::encode::family;
-use super::entry::{self, Neighbour};
+use super::entry::{self, Neighbour, Sight};
 use super::link;
 use super::requests::malformed;
 use super::socket::{Received, Socket};
 use super::wire::{Batch, Message, Messages};
 use crate::kernel::{KernelError, Scope};
-use crate::{IfIndex, Observed};
+use crate::{IfIndex, Observed, TABLE_MAIN};
 
 /// How often a dump is begun anew because something changed below it. Each time takes milliseconds.
 const TRIES: usize = 20;
@@ -34,8 +36,10 @@ pub(super) enum What {
     Neighbours(IfIndex, AddressFamily),
     /// The FDB of one interface.
     Fdb(IfIndex),
-    /// The main table of a family.
-    Routes(AddressFamily),
+    /// The rules of a family.
+    Rules(AddressFamily),
+    /// A table of a family.
+    Routes(AddressFamily, u32),
 }
 
 impl What {
@@ -45,7 +49,8 @@ impl What {
             Self::Addresses(_) => "dump the addresses",
             Self::Neighbours(..) => "dump the neighbours",
             Self::Fdb(_) => "dump the FDB",
-            Self::Routes(_) => "dump the routes",
+            Self::Rules(_) => "dump the rules",
+            Self::Routes(..) => "dump the routes",
         }
     }
 
@@ -72,10 +77,15 @@ impl What {
                 message.header.ifindex = of.0;
                 RouteNetlinkMessage::GetNeighbour(message)
             }
-            Self::Routes(family) => {
+            Self::Rules(family) => {
+                let mut message = RuleMessage::default();
+                message.header.family = family;
+                RouteNetlinkMessage::GetRule(message)
+            }
+            Self::Routes(family, table) => {
                 let mut message = RouteMessage::default();
                 message.header.address_family = family;
-                message.header.table = RouteHeader::RT_TABLE_MAIN;
+                message.attributes.push(RouteAttribute::Table(table));
                 RouteNetlinkMessage::GetRoute(message)
             }
         }
@@ -185,44 +195,58 @@ pub(super) fn or_left_out<T>(read: Result<Option<T>, DecodeError>) -> Option<T> 
     })
 }
 
-/// Adds to what was observed all that hangs on the device, and the routes that lead elsewhere.
-pub(super) async fn entries(scope: &Scope, device: Option<IfIndex>, observed: &mut Observed) -> Result<(), KernelError> {
-    let family = family(scope.network.address());
+/// Adds to what was observed all that hangs on the device, the rules and the routes. Says which tables were looked at.
+pub(super) async fn entries(scope: &Scope, device: Option<IfIndex>, observed: &mut Observed) -> Result<BTreeSet<u32>, KernelError> {
+    let (family, network) = (family(scope.network.address()), scope.network);
     if let Some(index) = device {
-        dump(What::Addresses(Some(index)), &mut observed.addresses, |addresses, message| {
-            addresses.extend(entry::address(message, Some(index))?.map(|found| (found.handle, found.len)));
-            Ok(())
-        })
-        .await?;
-        let ipv6 = !scope.network.is_ipv4();
-        dump(What::Neighbours(index, family), &mut observed.neighbours, |neighbours, message| {
-            if let Some(Neighbour::Ip(address, Some(mac))) = entry::neighbour(message, index, ipv6)? {
-                neighbours.insert(address, mac);
-            }
-            Ok(())
-        })
-        .await?;
-        dump(What::Fdb(index), &mut observed.fdb, |fdb, message| {
-            if let Some(Neighbour::Fdb(mac, Some(to))) = entry::neighbour(message, index, ipv6)? {
-                fdb.insert(mac, to);
-            }
-            Ok(())
-        })
-        .await?;
+        on_device(index, family, network, observed).await?;
     }
-    let mut routes = Default::default();
-    dump(What::Routes(family), &mut routes, |(ours, foreign): &mut (btree_map::BTreeMap<_, _>, btree_map::BTreeMap<_, _>), message| {
-        if let Some(route) = entry::route(message, device)? {
-            // Of several with one key the kernel uses, and tells, the first.
-            if device.is_some() && route.out == device {
-                ours.entry(route.key).or_insert(route.to);
-            } else if scope.network.covers(route.key.prefix) {
-                foreign.entry(route.key).or_insert(route.out);
+    dump(What::Rules(family), &mut observed.rules, |rules, message| {
+        rules.extend(entry::rule(message, network)?);
+        Ok(())
+    })
+    .await?;
+    let tables: BTreeSet<u32> = observed.rules.iter().map(|rule| rule.table).chain([TABLE_MAIN, scope.table]).collect();
+    for table in &tables {
+        let mut routes = <(BTreeMap<_, _>, BTreeMap<_, _>)>::default();
+        dump(What::Routes(family, *table), &mut routes, |(ours, foreign), message| {
+            if let Some(route) = entry::route(message, Sight { network, device, tables: &tables })? {
+                // Of several with one key the kernel uses, and tells, the first.
+                if route.ours {
+                    ours.entry(route.key).or_insert(route.to);
+                } else if network.covers(route.key.prefix) {
+                    foreign.entry(route.key).or_insert(route.to);
+                }
             }
+            Ok(())
+        })
+        .await?;
+        let (mut ours, mut foreign) = routes;
+        observed.routes.append(&mut ours);
+        observed.foreign.append(&mut foreign);
+    }
+    Ok(tables)
+}
+
+async fn on_device(index: IfIndex, family: AddressFamily, network: Subnet, observed: &mut Observed) -> Result<(), KernelError> {
+    dump(What::Addresses(Some(index)), &mut observed.addresses, |addresses, message| {
+        addresses.extend(entry::address(message, Some(index))?.map(|found| (found.handle, found.len)));
+        Ok(())
+    })
+    .await?;
+    let ipv6 = !network.is_ipv4();
+    dump(What::Neighbours(index, family), &mut observed.neighbours, |neighbours, message| {
+        if let Some(Neighbour::Ip(address, Some(mac))) = entry::neighbour(message, index, ipv6)? {
+            neighbours.insert(address, mac);
         }
         Ok(())
     })
     .await?;
-    (observed.routes, observed.foreign) = routes;
-    Ok(())
+    dump(What::Fdb(index), &mut observed.fdb, |fdb, message| {
+        if let Some(Neighbour::Fdb(mac, Some(to))) = entry::neighbour(message, index, ipv6)? {
+            fdb.insert(mac, to);
+        }
+        Ok(())
+    })
+    .await
 }

@@ -7,11 +7,12 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, InfoVxlan, LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAttribute, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteScope, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVxlan, RouteMessageBuilder};
 
-use crate::{IfIndex, Op, RouteKey, RouteTo, TABLE_MAIN, VtepSpec};
+use crate::{IfIndex, Op, ROUTE_PROTOCOL, RouteKey, RouteTo, RuleKey, VtepSpec, Way};
 
 /// No message is longer. A test keeps it so.
 pub(super) const LONGEST: usize = 512;
@@ -27,7 +28,7 @@ const THERE: u16 = 0;
 /// The message of an operation on the device with this index, and its flags. None for the operations that are no netlink message.
 pub(super) fn message(op: &Op, device: IfIndex) -> Option<(RouteNetlinkMessage, u16)> {
     use NeighbourAttribute::Destination;
-    use RouteNetlinkMessage::{DelAddress, DelLink, DelNeighbour, DelRoute, NewAddress, NewLink, NewNeighbour, NewRoute};
+    use RouteNetlinkMessage::{DelAddress, DelLink, DelNeighbour, DelRoute, DelRule, NewAddress, NewLink, NewNeighbour, NewRoute, NewRule};
 
     let link = || LinkUnspec::new_with_index(device.0);
     let vxlan = |property| LinkMessageBuilder::<LinkVxlan>::new_with_info_kind(InfoKind::Vxlan).index(device.0).append_info_data(property);
@@ -52,21 +53,26 @@ pub(super) fn message(op: &Op, device: IfIndex) -> Option<(RouteNetlinkMessage, 
             (NewNeighbour(neighbour(family(*address), vec![Destination((*address).into()), lladdr(*mac)], device)), PUT)
         }
         Op::DelNeighbour { address } => (DelNeighbour(neighbour(family(*address), vec![Destination((*address).into())], device)), THERE),
-        Op::PutRoute { key, to: RouteTo { gateway, onlink, protocol, plain: _ }, replace } => {
-            let mut to = route(*key, device).protocol((*protocol).into());
+        Op::PutRule(key) => (NewRule(rule(*key)), NEW),
+        Op::DelRule(key) => (DelRule(rule(*key)), THERE),
+        Op::PutRoute { key, to, replace } => {
+            let RouteTo { way, gateway, onlink, protocol: _, plain: _ } = to;
+            let mut message = route(*key, to, *gateway, device);
             if *onlink {
-                to = to.onlink();
+                message = message.onlink();
             }
-            if let Some(gateway) = gateway {
-                to.get_mut().attributes.push(RouteAttribute::Gateway((*gateway).into()));
-            } else if key.prefix.is_ipv4() {
-                to = to.scope(RouteScope::Link);
-            }
-            (NewRoute(to.build()), if *replace { PUT } else { NEW })
+            message = match way {
+                Way::Blackhole => message.kind(RouteType::BlackHole),
+                _ if gateway.is_none() && key.prefix.is_ipv4() => message.scope(RouteScope::Link),
+                _ => message,
+            };
+            (NewRoute(message.build()), if *replace { PUT } else { NEW })
         }
-        Op::DelRoute { key, protocol } => {
-            // Type and scope left open; the interface and the protocol bind it to the one that is meant.
-            let any = route(*key, device).protocol((*protocol).into()).kind(RouteType::Unspec).scope(RouteScope::NoWhere);
+        Op::DelRoute { key, to } => {
+            // Type and scope left open; the interface, the next hop and the protocol bind it to the one that is meant. On the device
+            // everything is ours, whatever its next hop.
+            let gateway = to.gateway.filter(|_| to.way != Way::Tunnel);
+            let any = route(*key, to, gateway, device).kind(RouteType::Unspec).scope(RouteScope::NoWhere);
             (DelRoute(any.build()), THERE)
         }
     })
@@ -127,15 +133,38 @@ fn neighbour(family: AddressFamily, attributes: Vec<NeighbourAttribute>, device:
     message
 }
 
-/// A route's key. Addresses are put in without the builder's checks: what does not fit together is refused by the kernel, by itself
-/// and in words.
-fn route(RouteKey { prefix, metric }: RouteKey, device: IfIndex) -> RouteMessageBuilder {
-    let mut route = RouteMessageBuilder::<IpAddr>::new().table_id(TABLE_MAIN).output_interface(device.0).priority(metric);
+/// A route's key and where it leads. Addresses are put in without the builder's checks: what does not fit together is refused by the
+/// kernel, by itself and in words.
+fn route(key: RouteKey, to: &RouteTo, gateway: Option<IpAddr>, device: IfIndex) -> RouteMessageBuilder {
+    let RouteKey { prefix, metric, table } = key;
+    let mut route = RouteMessageBuilder::<IpAddr>::new().table_id(table).priority(metric).protocol(to.protocol.into());
+    route = match to.way {
+        Way::Tunnel => route.output_interface(device.0),
+        Way::Link(index) => route.output_interface(index.0),
+        Way::Blackhole | Way::Other => route,
+    };
     let message = route.get_mut();
     message.header.address_family = family(prefix.address());
     message.header.destination_prefix_length = prefix.len();
     message.attributes.push(RouteAttribute::Destination(prefix.address().into()));
+    message.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
     route
+}
+
+fn rule(RuleKey { priority, to, table, at_least }: RuleKey) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family(to.address());
+    message.header.dst_len = to.len();
+    message.header.action = RuleAction::ToTable;
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    message.attributes = vec![
+        RuleAttribute::Destination(to.address()),
+        RuleAttribute::Priority(priority),
+        RuleAttribute::Table(table),
+        RuleAttribute::Protocol(ROUTE_PROTOCOL.into()),
+    ];
+    message.attributes.extend(at_least.map(|len| RuleAttribute::SuppressPrefixLen(len.saturating_sub(1).into())));
+    message
 }
 
 pub(super) fn family(address: IpAddr) -> AddressFamily {

@@ -1,8 +1,9 @@
-//! Reads what hangs on a device: addresses, neighbours, FDB entries and routes.
+//! Reads what hangs on a device: addresses, neighbours, FDB entries and routes; and the rules.
 //!
 //! The fixed part of a message says whom it concerns. Only what concerns us is decoded whole: fifty thousand entries of others cost
 //! little, and one of theirs that the library cannot decode costs nothing.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lease::{MacAddr, Subnet};
@@ -14,10 +15,17 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage, RoutePreference, RouteProtocol, RouteType,
 };
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::wire::{Message, decode};
-use crate::{FdbTo, IfIndex, RouteKey, RouteTo};
+use crate::{FdbTo, IfIndex, ROUTE_PROTOCOL, RouteKey, RouteTo, RuleKey, Way};
+
+/// What stands for a table whose number is too large for a header (`RT_TABLE_COMPAT`, include/uapi/linux/rtnetlink.h).
+const RT_TABLE_COMPAT: u32 = 252;
+
+/// What the kernel says of a rule that suppresses nothing (`fib_nl_fill_rule`, net/core/fib_rules.c, v6.18).
+const NO_SUPPRESSION: u32 = u32::MAX;
 
 /// An address of an interface.
 pub(super) struct Address {
@@ -121,21 +129,55 @@ fn neighbour_address(address: NeighbourAddress) -> Result<IpAddr, DecodeError> {
     }
 }
 
-/// A route of the main table.
+/// A rule of ours, if it is one: it carries our protocol number, is for a part of the network, and says no more than we say.
+pub(super) fn rule(message: &Message<'_>, network: Subnet) -> Result<Option<RuleKey>, DecodeError> {
+    let (RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message)) = decode(message)? else { return Ok(None) };
+    let RuleMessage { header, attributes, .. } = message;
+    let (mut to, mut priority, mut table, mut suppress, mut protocol) = (None, 0, u32::from(header.table), NO_SUPPRESSION, None);
+    for attribute in attributes {
+        match attribute {
+            RuleAttribute::Destination(address) => to = Some(address),
+            RuleAttribute::Priority(number) => priority = number,
+            RuleAttribute::Table(number) => table = number,
+            RuleAttribute::SuppressPrefixLen(len) => suppress = len,
+            RuleAttribute::Protocol(number) => protocol = Some(u8::from(number)),
+            _ => return Ok(None),
+        }
+    }
+    let bare = (header.action, header.src_len, header.tos) == (RuleAction::ToTable, 0, 0) && header.flags.is_empty();
+    let to = to.and_then(|to| Subnet::new(to, header.dst_len).ok()).filter(|to| network.covers(*to));
+    let at_least = if suppress == NO_SUPPRESSION { None } else { u8::try_from(suppress.saturating_add(1)).ok() };
+    Ok(to.filter(|_| bare && protocol == Some(ROUTE_PROTOCOL)).map(|to| RuleKey { priority, to, table, at_least }))
+}
+
+/// What of the routes is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight<'a> {
+    pub(super) network: Subnet,
+    pub(super) device: Option<IfIndex>,
+    pub(super) tables: &'a BTreeSet<u32>,
+}
+
+/// A route of a table that is looked at.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) key: RouteKey,
-    pub(super) out: Option<IfIndex>,
     pub(super) to: RouteTo,
-    /// Whether it leads anywhere, and does not drop or refuse.
-    pub(super) unicast: bool,
+    /// Whether it is out of the device, or carries our protocol number and is for a part of the network.
+    pub(super) ours: bool,
     /// Whether it came in the place of the one that had its key, of which the kernel tells nothing more.
     pub(super) replaced: bool,
 }
 
-/// Reads a route message. The kernel's own routes, cached ones, those of other tables, those for a traffic class, and those out of
-/// others than this device that cannot be decoded are left out.
-pub(super) fn route(message: &Message<'_>, device: Option<IfIndex>) -> Result<Option<Route>, DecodeError> {
+/// Whether a message is of a route that the kernel has made up for one packet (`RTM_F_CLONED`).
+pub(super) fn is_cloned(message: &Message<'_>) -> Result<bool, DecodeError> {
+    Ok(RouteHeader::parse(message.payload())?.flags.contains(RouteFlags::Cloned))
+}
+
+/// Reads a route message. The kernel's own routes, cached ones, those of other tables, those for a traffic class, and those that cannot
+/// be decoded and are not ours are left out.
+pub(super) fn route(message: &Message<'_>, sight: Sight<'_>) -> Result<Option<Route>, DecodeError> {
+    let Sight { network, device, tables } = sight;
     let header = RouteHeader::parse(message.payload())?;
     let any: IpAddr = match header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
@@ -143,37 +185,53 @@ pub(super) fn route(message: &Message<'_>, device: Option<IfIndex>) -> Result<Op
         _ => return Ok(None),
     };
     // A table whose number does not fit the header has another there (`fib_dump_info`, net/ipv4/fib_semantics.c, v6.18).
-    let main = header.table == RouteHeader::RT_TABLE_MAIN;
-    if !main || header.protocol == RouteProtocol::Kernel || header.tos != 0 || header.flags.contains(RouteFlags::Cloned) {
+    let short = u32::from(header.table);
+    let looked_at = tables.contains(&short) || (short == RT_TABLE_COMPAT && tables.iter().any(|table| *table > u32::from(u8::MAX)));
+    if !looked_at || header.protocol == RouteProtocol::Kernel || header.tos != 0 || header.flags.contains(RouteFlags::Cloned) {
         return Ok(None);
     }
     let replaced = message.flags() & NLM_F_REPLACE != 0;
+    let protocol = u8::from(header.protocol);
     let attributes = match decode(message) {
         Ok(
             RouteNetlinkMessage::NewRoute(RouteMessage { attributes, .. }) | RouteNetlinkMessage::DelRoute(RouteMessage { attributes, .. }),
         ) => attributes,
         Ok(_) => return Ok(None),
         // One that came in the place of another may have come in the place of ours.
-        Err(error) => return if replaced || leaves_by(message, &header, device) { Err(error) } else { Ok(None) },
+        Err(error) => {
+            let may_be_ours = replaced || protocol == ROUTE_PROTOCOL || leaves_by(message, &header, device);
+            return if may_be_ours { Err(error) } else { Ok(None) };
+        }
     };
-    let unicast = header.kind == RouteType::Unicast;
-    let (mut prefix, mut metric, mut out, mut gateway, mut plain) = (any, 0, None, None, unicast && header.source_prefix_length == 0);
+    let (unicast, blackhole) = (header.kind == RouteType::Unicast, header.kind == RouteType::BlackHole);
+    let (mut prefix, mut metric, mut table, mut out, mut gateway) = (any, 0, short, None, None);
+    let mut plain = (unicast || blackhole) && header.source_prefix_length == 0;
     for attribute in attributes {
         match attribute {
             RouteAttribute::Destination(address) => prefix = route_address(&address)?,
             RouteAttribute::Priority(priority) => metric = priority,
             RouteAttribute::Oif(index) => out = Some(IfIndex(index)),
             RouteAttribute::Gateway(address) => gateway = Some(route_address(&address)?),
+            RouteAttribute::Table(number) => table = number,
             // Neutral unless it says that the route expires or is preferred (RFC 4191).
             RouteAttribute::CacheInfo(cache) => plain &= cache.expires == 0,
             RouteAttribute::Preference(preference) => plain &= preference == RoutePreference::Medium,
-            RouteAttribute::Table(_) => {}
             _ => plain = false,
         }
     }
+    if !tables.contains(&table) {
+        return Ok(None);
+    }
     let prefix = Subnet::new(prefix, header.destination_prefix_length).map_err(|_| "a route's destination is no prefix")?;
-    let to = RouteTo { gateway, onlink: header.flags.contains(RouteFlags::Onlink), protocol: header.protocol.into(), plain };
-    Ok(Some(Route { key: RouteKey { prefix, metric }, out, to, unicast, replaced }))
+    let way = match out {
+        _ if blackhole => Way::Blackhole,
+        Some(index) if Some(index) == device => Way::Tunnel,
+        Some(index) if unicast => Way::Link(index),
+        _ => Way::Other,
+    };
+    let to = RouteTo { way, gateway, onlink: header.flags.contains(RouteFlags::Onlink), protocol, plain };
+    let ours = way == Way::Tunnel || (protocol == ROUTE_PROTOCOL && network.covers(prefix));
+    Ok(Some(Route { key: RouteKey { prefix, metric, table }, to, ours, replaced }))
 }
 
 /// Whether a route that cannot be decoded as a whole is one out of this device, or may be.

@@ -24,8 +24,10 @@ pub(super) fn verdict(op: &Op, refusal: &Refusal) -> Verdict {
     match (op, refusal.errno) {
         (_, Errno::EPERM | Errno::EACCES) => Verdict::NoRight,
         // The kernel's words for "gone" (measured on 6.18): ESRCH for a route, ENOENT for neighbour and FDB, EADDRNOTAVAIL for an
-        // address; ENODEV where the whole device is.
-        (Op::DelRoute { .. }, Errno::ESRCH | Errno::ENODEV)
+        // address; ENODEV where the whole device is. A rule is put as a new one: there can be two that are alike.
+        (Op::PutRule(_), Errno::EEXIST)
+        | (Op::DelRule(_), Errno::ENOENT)
+        | (Op::DelRoute { .. }, Errno::ESRCH | Errno::ENODEV)
         | (Op::DelNeighbour { .. } | Op::DelFdb { .. }, Errno::ENOENT | Errno::ENODEV)
         | (Op::DelAddress { .. }, Errno::EADDRNOTAVAIL | Errno::ENODEV)
         | (Op::DelDevice, Errno::ENODEV) => Verdict::Success,
@@ -56,7 +58,7 @@ pub(super) async fn taken_by(op: &Op) -> Result<String, KernelError> {
     Ok(by_name.or(by_vni).unwrap_or_default())
 }
 
-/// What becomes of an operation when there is no device: what was to be deleted is gone, the rest fails.
+/// What becomes of an operation on the device when there is none: what was to be deleted is gone, the rest fails.
 pub(super) fn no_device(index: usize, op: &Op, name: &str) -> Option<Failure> {
     match op {
         Op::DelRoute { .. } | Op::DelNeighbour { .. } | Op::DelFdb { .. } | Op::DelAddress { .. } | Op::DelDevice => None,

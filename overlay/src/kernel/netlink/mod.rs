@@ -30,7 +30,7 @@ use self::napi::Ear;
 use self::requests::{MAX_MESSAGES, Requests};
 pub(crate) use self::socket::{Received, Socket};
 use crate::kernel::{Event, Failure, Kernel, KernelError, Scope, errno_number};
-use crate::{Device, IfIndex, Key, Observed, Op};
+use crate::{Device, IfIndex, Key, Observed, Op, Way};
 
 pub(crate) use self::answer::{Answer, Refusal, read as read_answer};
 pub(crate) use self::dump::{Question, ask};
@@ -74,7 +74,7 @@ impl Netlink {
         if ear.as_ref().is_some_and(|(of, _)| *of == index) {
             return;
         }
-        let device = &watch.scope().device;
+        let device = watch.scope().device_name();
         let new = Ear::new(device, index);
         if new.is_none() && !std::mem::replace(&mut self.said_deaf, true) {
             tracing::warn!(device, "not seen whether its NAPI is threaded: /sys shows another network namespace, or nothing");
@@ -105,7 +105,8 @@ impl Netlink {
     /// [`KernelError`] when the kernel cannot be asked.
     pub async fn device(&mut self) -> Result<Option<Device>, KernelError> {
         let Self { requests, watch, .. } = self;
-        let device = requests.link(&watch.scope().device, |message| Link::read(message)?.map(|link| link.device()).transpose()).await?;
+        let Some(name) = &watch.scope().device else { return Ok(None) };
+        let device = requests.link(name, |message| Link::read(message)?.map(|link| link.device()).transpose()).await?;
         Ok(device.flatten())
     }
 
@@ -137,13 +138,13 @@ impl Netlink {
 
     /// Does a setting.
     async fn setting(&mut self, index: usize, op: &Op, failures: &mut Vec<Failure>) -> Result<(), KernelError> {
-        match sysctl::write(op, &self.watch.scope().device) {
+        match sysctl::write(op, self.watch.scope().device_name()) {
             Some(Err(unwritten)) => {
                 failures.push(Failure { index, errno: errno_number(unwritten.errno), reason: unwritten.reason });
             }
             // Without a device there is no such setting, as there is none where IPv6 is off.
             Some(Ok(())) if op.key() == Key::Device && self.tell_device().await?.is_none() => {
-                failures.extend(explain::no_device(index, op, &self.watch.scope().device));
+                failures.extend(explain::no_device(index, op, self.watch.scope().device_name()));
             }
             Some(Ok(())) | None => {}
         }
@@ -161,7 +162,8 @@ impl Kernel for Netlink {
         let forwarding = sysctl::forwarding(!self.watch.scope().network.is_ipv4());
         let index = device.as_ref().map(|device| device.index);
         let mut observed = Observed { forwarding, device, ..Observed::default() };
-        dump::entries(self.watch.scope(), index, &mut observed).await?;
+        let tables = dump::entries(self.watch.scope(), index, &mut observed).await?;
+        self.watch.set_tables(tables);
         Ok(observed)
     }
 
@@ -170,12 +172,12 @@ impl Kernel for Netlink {
         let mut device = self.index().await?;
         let mut start = 0;
         while let Some(op) = ops.get(start) {
-            let len = chunk_len(ops.get(start..).unwrap_or_default());
+            let len = chunk_len(ops.get(start..).unwrap_or_default(), device.is_some());
             let chunk = start..start + len.max(1);
             if len == 0 {
                 self.setting(start, op, &mut failures).await?;
-            } else if device.is_none() && !matches!(op, Op::CreateDevice(_)) {
-                let name = &self.watch.scope().device;
+            } else if device.is_none() && needs_device(op) {
+                let name = self.watch.scope().device_name();
                 failures.extend(chunk.clone().zip(ops.iter().skip(start)).filter_map(|(index, op)| explain::no_device(index, op, name)));
             } else {
                 for (index, refusal) in self.requests.apply(ops, chunk.clone(), device.unwrap_or(IfIndex(0))).await? {
@@ -233,7 +235,7 @@ async fn written(ear: Option<&mut (IfIndex, Option<Ear>)>) -> IfIndex {
 
 /// What the device's NAPI setting is now.
 fn told(watch: &Watch, index: IfIndex) -> Option<Event> {
-    napi::threaded(&watch.scope().device, index).map(Event::Threaded)
+    napi::threaded(watch.scope().device_name(), index).map(Event::Threaded)
 }
 
 fn take_in(received: &Received<'_>, watch: &mut Watch, events: &mut Vec<Event>) {
@@ -244,14 +246,25 @@ fn take_in(received: &Received<'_>, watch: &mut Watch, events: &mut Vec<Event>) 
 }
 
 /// How many of the next operations go in one system call; 0 when the next is a setting, which goes by itself. Behind a device that is
-/// made or deleted a new chunk begins, as its index is another.
-fn chunk_len(ops: &[Op]) -> usize {
+/// made or deleted a new chunk begins, as its index is another. Without a device, what needs one does not go with what does not.
+fn chunk_len(ops: &[Op], device: bool) -> usize {
     match ops.first() {
         Some(Op::CreateDevice(_) | Op::DelDevice) => 1,
-        _ => ops
+        Some(first) => ops
             .iter()
             .take(MAX_MESSAGES)
             .take_while(|op| !matches!(op, Op::EnableForwarding { .. } | Op::DisableAcceptRa | Op::CreateDevice(_) | Op::DelDevice))
+            .take_while(|op| device || needs_device(op) == needs_device(first))
             .count(),
+        None => 0,
+    }
+}
+
+/// Whether the operation is one on a device that has to be there.
+fn needs_device(op: &Op) -> bool {
+    match op {
+        Op::PutRoute { to, .. } | Op::DelRoute { to, .. } => to.way == Way::Tunnel,
+        Op::CreateDevice(_) | Op::EnableForwarding { .. } | Op::PutRule(_) | Op::DelRule(_) => false,
+        _ => true,
     }
 }

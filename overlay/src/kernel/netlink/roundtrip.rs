@@ -12,7 +12,7 @@ use super::events::Watch;
 use super::link::Link;
 use super::wire::{Batch, Messages};
 use crate::kernel::{Event, Scope};
-use crate::{Device, FdbTo, IfIndex, Kind, Op, RouteKey, RouteTo, VtepSpec, Vxlan};
+use crate::{Device, FdbTo, IfIndex, Kind, Op, RouteKey, RouteTo, TABLE_MAIN, VtepSpec, Vxlan, Way};
 
 const DEVICE: IfIndex = IfIndex(42);
 
@@ -34,8 +34,9 @@ fn mac() -> impl Strategy<Value = MacAddr> {
 fn entry() -> impl Strategy<Value = (bool, Op, Event)> {
     any::<bool>().prop_flat_map(|v6| {
         let subnet = (address(v6), 1..=if v6 { 128_u8 } else { 32 }).prop_map(|(address, len)| Subnet::containing(address, len).unwrap());
-        let key = (subnet, any::<u32>()).prop_map(|(prefix, metric)| RouteKey { prefix, metric });
+        let key = (subnet, any::<u32>()).prop_map(|(prefix, metric)| RouteKey { prefix, metric, table: TABLE_MAIN });
         let to = (prop::option::of(address(v6)), any::<bool>(), 3..=255_u8).prop_map(|(gateway, onlink, protocol)| RouteTo {
+            way: Way::Tunnel,
             gateway,
             onlink,
             protocol,
@@ -98,7 +99,8 @@ fn attributes() -> impl Strategy<Value = Vec<u8>> {
 
 fn watch(v6: bool) -> Watch {
     let network = if v6 { "fc00::/8" } else { "10.0.0.0/8" };
-    let mut watch = Watch::new(Scope { device: "flannel.1".to_owned(), network: network.parse().unwrap(), underlay: Some(IfIndex(2)) });
+    let scope = Scope { underlay: Some(IfIndex(2)), ..Scope::of_device("flannel.1".to_owned(), network.parse().unwrap()) };
+    let mut watch = Watch::new(scope);
     watch.set(Some(&Device {
         index: DEVICE,
         kind: Kind::Other(String::new()),

@@ -3,10 +3,9 @@
 
 use std::fs;
 
-use lease::{NetworkConfig, Subnet};
+use lease::{Backend, Family, NetworkConfig, Subnet, Vni, VxlanConfig};
 use overlay::{Device, Kernel, KernelError, Kind, Netlink, Scope};
 
-use super::sources::Usable;
 use crate::cli::EtcdOptions;
 use crate::conflicts::{self, Conflict, Flanneld, Wanted};
 use crate::lock::{Lock, LockError};
@@ -32,7 +31,7 @@ pub(super) enum NoRoom {
 
 /// What we hold on this host, and what else we have met.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct Room {
     /// The network's, from the start.
     _network: Option<Lock>,
     /// The devices', once they are known.
@@ -43,7 +42,7 @@ pub(super) struct Ground {
     warnings: Vec<String>,
 }
 
-impl Ground {
+impl Room {
     /// Takes the network for this process.
     ///
     /// # Errors
@@ -64,8 +63,9 @@ impl Ground {
     ///
     /// # Errors
     /// [`NoRoom`]; nothing is held then, and it can be tried again.
-    pub(super) async fn claim(&mut self, usable: &Usable) -> Result<&[String], NoRoom> {
-        let wanted = wanted(usable);
+    pub(super) async fn claim(&mut self, config: &NetworkConfig) -> Result<&[String], NoRoom> {
+        let Backend::Vxlan(vxlan) = config.backend else { return Ok(&[]) };
+        let wanted = wanted(config, vxlan.vni);
         let names: Vec<String> = wanted.iter().map(|(name, _)| lock_name(name)).collect();
         let held = self.devices.as_ref().is_some_and(|locks| locks.iter().map(Lock::name).eq(names.iter().map(String::as_str)));
         if !held {
@@ -77,19 +77,18 @@ impl Ground {
                     LockError::Io(source) => NoRoom::Unsure { what: device, source },
                 })?);
             }
-            self.warnings = self.conflicts(usable, &wanted).await?;
+            self.warnings = self.conflicts(&vxlan, &wanted).await?;
             self.devices = Some(locks);
         }
         Ok(&self.warnings)
     }
 
-    async fn conflicts(&self, usable: &Usable, wanted: &[(String, Subnet)]) -> Result<Vec<String>, NoRoom> {
+    async fn conflicts(&self, vxlan: &VxlanConfig, wanted: &[(String, Subnet)]) -> Result<Vec<String>, NoRoom> {
         let links = overlay::vxlan_links().await?;
         let mut warnings = Vec::new();
         for (device, network) in wanted {
             let ipv6 = !network.is_ipv4();
             let udp = fs::read_to_string(if ipv6 { "/proc/net/udp6" } else { "/proc/net/udp" }).unwrap_or_default();
-            let vxlan = &usable.vxlan;
             let wanted = Wanted { device, vni: vxlan.vni, port: vxlan.port, gbp: vxlan.gbp, ipv6, network: *network };
             let conflict = match conflicts::on_port(&wanted, &links, &udp) {
                 None => self.other_network(&wanted).await?,
@@ -116,7 +115,7 @@ impl Ground {
     async fn other_network(&self, wanted: &Wanted<'_>) -> Result<Option<Conflict>, KernelError> {
         let Some(flanneld) = self.flannelds.iter().find(|flanneld| flanneld.lives()) else { return Ok(None) };
         let Wanted { device, network, .. } = *wanted;
-        let observed = Netlink::open(Scope { device: device.to_owned(), network, underlay: None })?.dump().await?;
+        let observed = Netlink::open(Scope::of_device(device.to_owned(), network))?.dump().await?;
         let foreign = |address: &std::net::IpAddr| address.is_ipv4() == network.is_ipv4() && !network.contains(*address);
         let address = observed.addresses.iter().map(|(address, _)| *address).find(foreign);
         Ok(address.map(|address| Conflict::OtherNetwork { device: device.to_owned(), address, network, pid: flanneld.pid }))
@@ -124,10 +123,9 @@ impl Ground {
 }
 
 /// The devices of the configuration, each with its network.
-fn wanted(usable: &Usable) -> Vec<(String, Subnet)> {
-    let NetworkConfig { v4, v6, .. } = &usable.config;
-    let networks = [v4, v6].into_iter().flatten().map(|pool| pool.network);
-    networks.map(|network| (overlay::device_name(usable.vxlan.vni, !network.is_ipv4()), network)).collect()
+fn wanted(config: &NetworkConfig, vni: Vni) -> Vec<(String, Subnet)> {
+    let of = |family: Family| Some((overlay::device_name(vni, family.is_ipv6()), config.pool(family)?.network));
+    Family::ALL.into_iter().filter_map(of).collect()
 }
 
 fn lock_name(device: &str) -> String {
