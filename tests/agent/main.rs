@@ -7,6 +7,7 @@ mod conflicts;
 mod dual_stack;
 mod fights;
 mod forward;
+mod handover;
 mod healing;
 mod last_state;
 mod leases;
