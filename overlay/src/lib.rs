@@ -36,14 +36,17 @@ pub use event::Event;
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use filter::fuzz_filter_datagram;
-pub use filter::{Changer, Filter, FilterSpec, Pass, filtered_devices, remove_filter, table_name};
+pub use filter::{
+    Changer, Filter, FilterSpec, Masquerade, NetSpec, OurTable, PacketFilter, Pass, flanneld_filters, is_relied_on, net_table_name,
+    our_tables, remove_filter, remove_guests, remove_table, table_name,
+};
 pub use ground::{Direct, Ground, RouteTable};
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;
 #[cfg(feature = "contract")]
 pub use kernel::{Deed, ELSEWHERE, ModelKernel, contract};
-pub use kernel::{Failure, Kernel, KernelError, Netlink, Scope, vxlan_links};
+pub use kernel::{Failure, Kernel, KernelError, Leftover, Netlink, Scope, leftovers, vxlan_links};
 pub use observed::Observed;
 pub use op::Op;
 pub use peers::{Guard, Local, MASS_FLOOR, Notice, Peers, Reject, STRAYS_KNOWN, Verdict, judge};

@@ -1,5 +1,5 @@
-//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, its filter
-//! table, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
+//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, the filter
+//! tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
 //! forwarding, which others may need.
 
 use std::fmt::Write;
@@ -8,22 +8,29 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use lease::{Backend, LeaseStore, Subnet};
-use overlay::{Kernel, Kind, Netlink, Observed, Op, Scope};
+use overlay::{Kernel, Kind, Netlink, Observed, Op, OurTable, Scope};
 
+use super::filters;
 use crate::agent::{store_of, usable};
 use crate::cli::Options;
+use crate::conflicts::{self, LiveFlanneld};
 use crate::status;
 use crate::subnet_env::Remembered;
 
 /// Removes all that is ours and says what was done, a line each.
 ///
 /// # Errors
-/// While an agent runs here; when it cannot be told which device is ours; when the kernel refuses.
+/// While an agent or a flanneld of the network runs here; when it cannot be told which device is ours; when the kernel refuses.
 pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     super::refuse_beside_an_agent(options)?;
+    if let Err(LiveFlanneld { pid, why }) = conflicts::refuse_beside(&conflicts::flannelds(), options) {
+        bail!(
+            "flanneld is running here (process {pid}), {why}: this would take its device away. Stop it first, or remove with --handover what is not its own"
+        );
+    }
     super::run(async {
         let mut out = String::new();
-        let mut filtered = overlay::filtered_devices().await?;
+        let mut filters = filters::candidates(options, &flannel_devices()?).await?;
         for name in flannel_devices()? {
             let (mut kernel, observed) = look(&name).await?;
             match is_ours(&name, &observed, options).await {
@@ -35,7 +42,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                     writeln!(out, "{}", op.on(&name))?;
                 }
                 Ok(false) => {
-                    filtered.retain(|device| *device != name);
+                    filters.retain(|table| table.device != name);
                     writeln!(out, "# {name} is left alone: it is not this network's VTEP")?;
                 }
                 Err(error) => {
@@ -43,12 +50,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                 }
             }
         }
-        // Those of ours, and those whose device is gone.
-        for device in filtered.iter().filter(|device| vni_of(device).is_some()) {
-            if overlay::remove_filter(device).await? {
-                writeln!(out, "nft delete table ip {}", overlay::table_name(device))?;
-            }
-        }
+        filters::remove(&filters, &mut out).await?;
         let socket = status::socket_path(&options.subnet_file);
         for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut out)?;
@@ -60,6 +62,17 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     })
 }
 
+/// The filters of ours, while the devices stay.
+pub(super) async fn our_filters(options: &Options) -> anyhow::Result<Vec<OurTable>> {
+    let mut filters = filters::candidates(options, &flannel_devices()?).await?;
+    for name in flannel_devices()? {
+        if !is_ours(&name, &look(&name).await?.1, options).await? {
+            filters.retain(|table| table.device != name);
+        }
+    }
+    Ok(filters)
+}
+
 /// The names of the devices that are named as VTEPs are.
 fn flannel_devices() -> anyhow::Result<Vec<String>> {
     let interfaces = nix::net::if_::if_nameindex().context("cannot list the interfaces")?;
@@ -68,7 +81,7 @@ fn flannel_devices() -> anyhow::Result<Vec<String>> {
 }
 
 /// The VNI in a VTEP's name.
-fn vni_of(name: &str) -> Option<u32> {
+pub(super) fn vni_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("flannel.").or_else(|| name.strip_prefix("flannel-v6."))?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
@@ -98,7 +111,7 @@ async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::
     Ok(matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
 }
 
-fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {
+pub(super) fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => writeln!(out, "rm {}", path.display()).map_err(Into::into),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
