@@ -59,7 +59,7 @@ fn containers_go_outside_by_masquerade_all_through_a_takeover(agents: &Agents, r
         masqueraded(form, knocked, report);
         let rules = play.scene.first()?.member.host.run(&["sh", "-c", "iptables-save; nft list tables"])?;
         let left: Vec<_> = rules.lines().filter(|line| line.contains("FLANNEL-") || line.contains("flannel-ipv")).collect();
-        report.gate(format!("{form}: flanneld's rules are gone"), left.is_empty(), left.join(", "));
+        report.gate(format!("{form}: flanneld's rules are gone"), left.is_empty(), format!("{left:?}"));
     }
     Ok(())
 }
@@ -75,7 +75,6 @@ fn containers_go_outside_by_masquerade_all_through_a_rollback(agents: &Agents, r
 }
 
 fn after_a_handover_nothing_of_lodens_is_left_and_no_packet_is_lost(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("`loden cleanup --handover`");
     let mut play = Changeover::new(agents, CONFIG, FLAGS, &[Flanneld, Flanneld, Loden])?;
     let before = Belongings::of(&play.scene.first()?.member.host)?;
     let program = play.scene.options(Loden)?.program().display().to_string();
