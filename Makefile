@@ -32,7 +32,7 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
-.PHONY: help build demo playground test interop docker-test lint fmt bench soak fuzz doc install clean
+.PHONY: help build demo playground test interop docker-test lint fmt bench soak fuzz docs doc install clean
 
 help: ## say what each target does (this)
 	@echo 'loden: a VXLAN overlay agent, a drop-in replacement for flanneld. Targets:'
@@ -94,6 +94,10 @@ docker-test: ## beside two real Docker daemons: containers across hosts and to t
 fuzz: ## fuzz whatever parses what others wrote (FUZZ_SECONDS each; needs a nightly toolchain)
 	@$(SETUP) rust build fuzz
 	tests/support/fuzz $(FUZZ_SECONDS)
+
+docs: ## write what is generated of docs/configuration.md: flags, fields of the network configuration
+	@$(SETUP) rust build
+	LODEN_WRITE_DOCS=1 cargo test --quiet -p loden --test docs -- what_is_generated
 
 doc: ## the crates' documentation: target/doc
 	@$(SETUP) rust build

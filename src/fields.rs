@@ -4,7 +4,7 @@
 //! so that nothing runs with half of a configuration.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use lease::{Backend, LeaseKey, NetworkConfig, Pool, VxlanConfig};
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ const fn field(name: &'static str, kind: &'static str, default: &'static str, fo
 use Follows::{AtOnce, Ignored, NextStart, WhileOurSubnetFits};
 
 /// All of them, in the order of the documents.
-pub const FIELDS: [Field; 21] = [
+pub const FIELDS: [Field; 20] = [
     field("Network", "IPv4 prefix", "required with IPv4", NextStart, "`/28` or larger"),
     field(
         "SubnetLen",
@@ -112,8 +112,18 @@ pub const FIELDS: [Field; 21] = [
     field("Backend.DirectRouting", "boolean", "`false`", AtOnce, "plain routes to peers on the same link"),
     field("Backend.MacPrefix", "text", "", Ignored, "for Windows"),
     field("Backend.Name", "text", "", Ignored, "for Windows"),
-    field("others", "any", "", Ignored, "unknown keys are ignored"),
 ];
+
+/// All of them in Markdown, one table.
+#[must_use]
+pub fn field_table() -> String {
+    let mut table = "| Key | Type | Default | Rule | A running agent follows a change |\n|---|---|---|---|---|\n".to_owned();
+    for Field { name, kind, default, rule, follows } in FIELDS {
+        // Writing to a String does not fail.
+        let _ = writeln!(table, "| `{name}` | {kind} | {default} | {rule} | {follows} |");
+    }
+    table
+}
 
 /// A field that is not what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -49,7 +49,11 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
             [] => "no lease of this host is in the store\n".to_owned(),
             keys => keys.iter().map(|key| format!("released {key}\n")).collect(),
         },
-        Invocation::Cleanup(options) => commands::cleanup(&options)?,
+        Invocation::Cleanup(options, None) => commands::cleanup(&options)?,
+        Invocation::Cleanup(options, Some(wait)) => {
+            let commands::HandedOver { text, complete } = commands::handover(&options, wait)?;
+            return Ok((text, if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
+        }
         Invocation::DockerOpts(wanted) => {
             wanted.write()?;
             String::new()

@@ -11,26 +11,26 @@ fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The `--flag` that a line begins with, once `lead` is taken away.
-fn flags<'a>(text: &'a str, lead: &str) -> BTreeSet<&'a str> {
-    let of_line = |line: &'a str| {
-        let flag = line.trim_start().strip_prefix(lead)?.strip_prefix("--")?;
-        flag.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').next()
-    };
-    text.lines().filter_map(of_line).collect()
-}
+/// Asks for the generated parts of the pages to be written instead of compared: what `make docs` sets.
+const WRITE: &str = "LODEN_WRITE_DOCS";
 
 #[test]
-fn every_flag_of_the_agent_is_in_the_table_and_the_table_has_no_other() -> Result<()> {
-    let output = Command::new(env!("CARGO_BIN_EXE_loden")).args(["agent", "--help"]).output()?;
-    ensure!(output.status.success(), "loden agent --help: {}", output.status);
-    let help = String::from_utf8(output.stdout)?;
-    let page = read("docs/configuration.md")?;
-    let (mut wanted, documented) = (flags(&help, ""), flags(&page, "| `"));
-    wanted.remove("help");
-    let (undocumented, unknown): (Vec<_>, Vec<_>) = (wanted.difference(&documented).collect(), documented.difference(&wanted).collect());
-    ensure!(!wanted.is_empty() && undocumented.is_empty(), "not in docs/configuration.md: {undocumented:?}");
-    ensure!(unknown.is_empty(), "in docs/configuration.md, but no flag of the agent: {unknown:?}");
+fn what_is_generated_of_the_configuration_page_is_as_the_program_has_it() -> Result<()> {
+    let path = "docs/configuration.md";
+    let page = read(path)?;
+    let mut wanted = page.clone();
+    for (part, content) in [("flags", loden::cli::flag_tables()), ("fields", loden::fields::field_table())] {
+        let mark = format!("<!-- {part}: written by `make docs` -->\n");
+        let (before, rest) = wanted.split_once(&mark).with_context(|| format!("{path} has no part {part}"))?;
+        let (_, after) = rest.split_once("<!-- end -->").with_context(|| format!("the part {part} of {path} has no end"))?;
+        wanted = format!("{before}{mark}\n{}\n\n<!-- end -->{after}", content.trim_end());
+    }
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), wanted)?;
+        return Ok(());
+    }
+    let differs = page.lines().zip(wanted.lines()).find(|(have, want)| have != want);
+    ensure!(page == wanted, "{path} is not as the program has it: run `make docs`. The first line that differs: {differs:#?}");
     Ok(())
 }
 

@@ -52,7 +52,7 @@ pub(super) enum Command {
     Release(Box<AgentFlags>),
     /// Remove from the kernel all that is the agent's, and nothing else.
     #[command(after_help = AFTER_HELP)]
-    Cleanup(Box<AgentFlags>),
+    Cleanup(Box<CleanupFlags>),
     /// Write the subnet file as options for dockerd, as flannel's mk-docker-opts.sh does.
     DockerOpts(DockerOptsFlags),
     /// Print the version.
@@ -80,6 +80,19 @@ pub(super) struct AgentFlags {
     pub(super) logging: LoggingFlags,
     #[command(flatten)]
     pub(super) later: LaterFlags,
+}
+
+/// What `cleanup` takes besides.
+#[derive(Debug, Args)]
+pub(super) struct CleanupFlags {
+    /// Go back to flanneld, which runs already: remove only what it does not manage, each thing once its own is in the place
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool, help_heading = "Handover")]
+    pub(super) handover: bool,
+    /// Wait so long for flanneld's own; exits 1 when something had to stay
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds, help_heading = "Handover")]
+    pub(super) wait: u64,
+    #[command(flatten)]
+    pub(super) agent: AgentFlags,
 }
 
 #[derive(Debug, Args)]

@@ -7,11 +7,13 @@ mod endpoint;
 mod flags;
 mod gosyntax;
 mod options;
+mod page;
 mod values;
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches};
@@ -21,6 +23,7 @@ pub use gosyntax::{FlagSpec, Given, SyntaxError, normalise};
 pub use options::{
     ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource, RouteTable,
 };
+pub use page::flag_tables;
 pub use values::{IfaceSelector, Secret, ValueError};
 
 use crate::docker_opts::DockerOpts;
@@ -40,8 +43,8 @@ pub enum Invocation {
     Plan(Box<Options>),
     /// Give the lease back.
     Release(Box<Options>),
-    /// Remove what is ours from the kernel.
-    Cleanup(Box<Options>),
+    /// Remove what is ours from the kernel; or, for a handover to flanneld, what that does not manage, waiting for so long.
+    Cleanup(Box<Options>, Option<Duration>),
     /// Write options for dockerd.
     DockerOpts(DockerOpts),
     /// Print the version to stdout and exit 0.
@@ -147,13 +150,18 @@ fn invocation(command: Command) -> Result<Invocation, UsageError> {
     let options =
         |flags: Box<flags::AgentFlags>| Options::try_from(*flags).map(Box::new).map_err(|error| UsageError::new(error.to_string()));
     Ok(match command {
-        Command::Agent(flags) | Command::Plan(flags) | Command::Release(flags) | Command::Cleanup(flags) if flags.logging.version => {
-            Invocation::Version
-        }
+        Command::Agent(flags) | Command::Plan(flags) | Command::Release(flags) if flags.logging.version => Invocation::Version,
+        Command::Cleanup(flags) if flags.agent.logging.version => Invocation::Version,
         Command::Agent(flags) => Invocation::Agent(options(flags)?),
         Command::Plan(flags) => Invocation::Plan(options(flags)?),
         Command::Release(flags) => Invocation::Release(options(flags)?),
-        Command::Cleanup(flags) => Invocation::Cleanup(options(flags)?),
+        Command::Cleanup(flags) => {
+            let flags::CleanupFlags { handover, wait, agent } = *flags;
+            if wait > 0 && !handover {
+                return Err(UsageError::new("--wait is for a handover: give --handover too, or leave it away"));
+            }
+            Invocation::Cleanup(options(Box::new(agent))?, handover.then(|| Duration::from_secs(wait)))
+        }
         Command::Status(flags::StatusFlags { subnet_file, json }) => Invocation::Status(StatusOptions { subnet_file, json }),
         Command::DockerOpts(flags) => Invocation::DockerOpts(flags.into()),
         Command::Version => Invocation::Version,
@@ -219,8 +227,8 @@ fn specs(command: &clap::Command) -> Vec<FlagSpec> {
             boolean,
             repeatable: matches!(arg.get_action(), ArgAction::Append),
             unset_by_empty: arg.get_default_values().is_empty() && !boolean,
-            // A variable that asks for help, the version or JSON would only surprise.
-            from_environment: !help && !matches!(name.as_str(), "version" | "json"),
+            // A variable that asks for help, or for a way to do things once, would only surprise.
+            from_environment: !help && !matches!(name.as_str(), "version" | "json" | "handover" | "wait"),
             name,
         })
     };

@@ -154,6 +154,14 @@ fn the_other_commands_take_the_agents_command_line() {
         let done = run(&[&["loden", command], &words[..]].concat()).unwrap();
         assert!(format!("{done:?}").starts_with(wanted), "{done:?}");
     }
+    let handover = |words: &[&str]| match run(&[&["loden", "cleanup"], words].concat()) {
+        Ok(Invocation::Cleanup(_, handover)) => handover,
+        other => panic!("{words:?}: {other:?}"),
+    };
+    assert_eq!(handover(&["--subnet-file=/run/x"]), None);
+    assert_eq!(handover(&["--handover"]), Some(Duration::ZERO));
+    assert_eq!(handover(&["-wait", "5", "-handover", "-etcd-prefix=/x"]), Some(Duration::from_secs(5)));
+    assert!(run(&["loden", "cleanup", "--wait=5"]).unwrap_err().contains("--handover"));
     let done = run(&["loden", "status", "-json", "--subnet-file", "/tmp/x.env"]);
     let Ok(Invocation::Status(options)) = done else { panic!("{done:?}") };
     assert_eq!(options, StatusOptions { subnet_file: PathBuf::from("/tmp/x.env"), json: true });

@@ -43,12 +43,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                 }
             }
         }
-        // Those of ours, and those whose device is gone.
-        for device in filtered.iter().filter(|device| vni_of(device).is_some()) {
-            if overlay::remove_filter(device).await? {
-                writeln!(out, "nft delete table ip {}", overlay::table_name(device))?;
-            }
-        }
+        drop_filters(&filtered, &mut out).await?;
         let socket = status::socket_path(&options.subnet_file);
         for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut out)?;
@@ -58,6 +53,27 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
         }
         Ok(out)
     })
+}
+
+/// Removes the filter tables of our devices, which stay; says each.
+pub(super) async fn remove_filters(options: &Options, out: &mut String) -> anyhow::Result<()> {
+    let mut filtered = overlay::filtered_devices().await?;
+    for name in flannel_devices()? {
+        if filtered.contains(&name) && !is_ours(&name, &look(&name).await?.1, options).await? {
+            filtered.retain(|device| *device != name);
+        }
+    }
+    drop_filters(&filtered, out).await
+}
+
+/// Removes the tables of those of ours, and of those whose device is gone.
+async fn drop_filters(devices: &[String], out: &mut String) -> anyhow::Result<()> {
+    for device in devices.iter().filter(|device| vni_of(device).is_some()) {
+        if overlay::remove_filter(device).await? {
+            writeln!(out, "nft delete table ip {}", overlay::table_name(device))?;
+        }
+    }
+    Ok(())
 }
 
 /// The names of the devices that are named as VTEPs are.
@@ -98,7 +114,7 @@ async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::
     Ok(matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
 }
 
-fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {
+pub(super) fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => writeln!(out, "rm {}", path.display()).map_err(Into::into),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -1,6 +1,7 @@
 //! The commands besides the agent: what they do is done once, and said.
 
 mod cleanup;
+mod handover;
 mod plan;
 mod release;
 
@@ -12,6 +13,7 @@ use crate::cli::Options;
 use crate::status::{self, AskError};
 
 pub use cleanup::cleanup;
+pub use handover::{HandedOver, handover};
 pub use plan::plan;
 pub use release::release;
 

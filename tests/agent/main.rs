@@ -6,6 +6,7 @@ mod commands;
 mod conflicts;
 mod dual_stack;
 mod fights;
+mod handover;
 mod healing;
 mod last_state;
 mod leases;

@@ -101,7 +101,12 @@ pub(crate) struct Question {
 
 impl Question {
     fn of(what: What) -> Self {
-        Self { call: what.call(), open: Socket::for_requests, request: Batch::of(what.request(), NLM_F_DUMP, SEQ).bytes().to_vec() }
+        Self::dump(what.call(), what.request())
+    }
+
+    /// One of route netlink that no [`What`] names.
+    pub(super) fn dump(call: &'static str, request: RouteNetlinkMessage) -> Self {
+        Self { call, open: Socket::for_requests, request: Batch::of(request, NLM_F_DUMP, SEQ).bytes().to_vec() }
     }
 
     /// One to nf_tables: the request is made with these flags and this number.

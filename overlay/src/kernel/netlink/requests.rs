@@ -136,6 +136,28 @@ impl Requests {
         .await
     }
 
+    /// Has one thing done that is no operation on the device. With the refusal, where the kernel refuses.
+    pub(super) async fn order(&mut self, call: &'static str, message: RouteNetlinkMessage) -> Result<Option<Refusal>, KernelError> {
+        self.seq = self.seq.wrapping_add(1);
+        self.socket.send(call, Batch::of(message, NLM_F_ACK, self.seq).bytes()).await?;
+        loop {
+            let Received::Datagram(datagram) = self.socket.receive(call).await? else {
+                return Err(protocol(call, "the answer was lost"));
+            };
+            for message in Messages::new(datagram) {
+                let message = message.map_err(malformed(call))?;
+                if message.sequence_number() != self.seq {
+                    continue;
+                }
+                match answer::read(message).map_err(malformed(call))? {
+                    Answer::Refused(refusal) => return Ok(Some(refusal)),
+                    Answer::Done => return Ok(None),
+                    Answer::Part(_) | Answer::Nothing => {}
+                }
+            }
+        }
+    }
+
     /// Sends a question and reads the one answer; none where the kernel says that there is no such device or no way.
     async fn one<T>(
         &mut self,

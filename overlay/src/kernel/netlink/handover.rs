@@ -1,0 +1,190 @@
+//! For going back to flanneld: what of ours it would not take away, and whether its own is there for the same.
+//!
+//! Looked at are all routing tables and rules, whatever wrote them. Ours is what bears our protocol number, within our network: a second
+//! network's agent on this host has the same number.
+
+use lease::Subnet;
+use netlink_packet_core::DecodeError;
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+
+use super::dump::{Question, ask};
+use super::encode::family;
+use super::entry::route_address;
+use super::requests::Requests;
+use super::wire::{Message, decode};
+use crate::kernel::KernelError;
+use crate::{ROUTE_PROTOCOL, TABLE_MAIN};
+
+/// How often an interrupted dump is begun anew.
+const TRIES: usize = 20;
+
+/// The metric of a route that was put without one: of IPv4 0, of IPv6 `IP6_RT_PRIO_USER` (include/net/ip6_route.h, v6.18).
+fn default_metric(family: AddressFamily) -> u32 {
+    if family == AddressFamily::Inet6 { 1024 } else { 0 }
+}
+
+/// Something of ours in the kernel that flanneld does not manage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// The command that removes it.
+    pub command: String,
+    /// Why it cannot go yet, as a clause; none where it can.
+    pub waits_for: Option<String>,
+    removal: RouteNetlinkMessage,
+}
+
+/// A route as far as it counts here.
+struct Route {
+    prefix: Subnet,
+    table: u32,
+    metric: u32,
+    protocol: RouteProtocol,
+    kind: RouteType,
+    message: RouteMessage,
+}
+
+/// Our routes and rules for a network, in the order in which they can go: rules come last, and wait for the routes of their table.
+///
+/// # Errors
+/// [`KernelError`] when the kernel cannot be asked.
+pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
+    let family = family(network.address());
+    let mut routes: Vec<Route> = Vec::new();
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    let question = Question::dump("dump all routes", RouteNetlinkMessage::GetRoute(message));
+    ask(&question, TRIES, &mut routes, |routes, message| {
+        // What cannot be decoded is not ours: we write plain ones.
+        routes.extend(route(message).ok().flatten().filter(|route| network.covers(route.prefix)));
+        Ok(())
+    })
+    .await?;
+    let mut rules: Vec<RuleMessage> = Vec::new();
+    let mut message = RuleMessage::default();
+    message.header.family = family;
+    let question = Question::dump("dump the rules", RouteNetlinkMessage::GetRule(message));
+    ask(&question, TRIES, &mut rules, |rules, message| {
+        rules.extend(rule(message).ok().flatten().filter(|rule| is_ours(rule, network)));
+        Ok(())
+    })
+    .await?;
+
+    let ours = RouteProtocol::from(ROUTE_PROTOCOL);
+    // flanneld leaves the protocol and the metric as they are by default.
+    let theirs = |prefix: Subnet| {
+        routes.iter().any(|route| {
+            let Route { prefix: other, table, metric, protocol, kind, message: _ } = route;
+            let plain =
+                (*table, *metric, *protocol, *kind) == (TABLE_MAIN, default_metric(family), RouteProtocol::Boot, RouteType::Unicast);
+            *other == prefix && plain
+        })
+    };
+    let mut leftovers = Vec::new();
+    let mut kept = Vec::new();
+    for route in routes.iter().filter(|route| route.protocol == ours) {
+        // What a blackhole swallows goes nowhere without it either.
+        let free = route.kind == RouteType::BlackHole || theirs(route.prefix);
+        if !free {
+            kept.push(route.table);
+        }
+        let waits_for = (!free).then(|| format!("flanneld has no route to {} yet", route.prefix));
+        leftovers.push(Leftover { command: route.command(), waits_for, removal: route.removal() });
+    }
+    leftovers.extend(rules.iter().map(|rule| {
+        let waits_for = kept.contains(&table_of(rule)).then(|| format!("table {} still has such routes", table_of(rule)));
+        Leftover { command: rule_command(rule, network), waits_for, removal: rule_removal(rule) }
+    }));
+    Ok(leftovers)
+}
+
+impl Leftover {
+    /// Removes it. What is gone already is removed.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the kernel refuses.
+    pub async fn remove(&self) -> Result<(), KernelError> {
+        const CALL: &str = "remove what flanneld does not manage";
+        match Requests::open()?.order(CALL, self.removal.clone()).await? {
+            None => Ok(()),
+            Some(refusal) if matches!(refusal.errno, Errno::ESRCH | Errno::ENOENT | Errno::ENODEV) => Ok(()),
+            Some(refusal) => Err(refusal.into_error(CALL)),
+        }
+    }
+}
+
+impl Route {
+    fn command(&self) -> String {
+        let Self { prefix, table, metric, kind, .. } = self;
+        let ip = if prefix.is_ipv4() { "ip" } else { "ip -6" };
+        let kind = if *kind == RouteType::BlackHole { "blackhole " } else { "" };
+        let table = if *table == TABLE_MAIN { String::new() } else { format!(" table {table}") };
+        format!("{ip} route del {kind}{prefix} proto {ROUTE_PROTOCOL} metric {metric}{table}")
+    }
+
+    /// The message that deletes just this one.
+    fn removal(&self) -> RouteNetlinkMessage {
+        let mut message = self.message.clone();
+        // What the kernel says of the next hop's state is no part of what it is asked.
+        message.header.flags = Default::default();
+        message.attributes.retain(|attribute| {
+            use RouteAttribute::{Destination, Gateway, Oif, Priority, Table};
+            matches!(attribute, Destination(_) | Gateway(_) | Oif(_) | Priority(_) | Table(_))
+        });
+        RouteNetlinkMessage::DelRoute(message)
+    }
+}
+
+fn route(message: &Message<'_>) -> Result<Option<Route>, DecodeError> {
+    let RouteNetlinkMessage::NewRoute(message) = decode(message)? else { return Ok(None) };
+    let RouteMessage { header, attributes, .. } = &message;
+    let (mut destination, mut metric, mut table) = (None, 0, u32::from(header.table));
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => destination = route_address(address).ok(),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            // A number that does not fit the header.
+            RouteAttribute::Table(number) => table = *number,
+            _ => {}
+        }
+    }
+    let RouteHeader { protocol, kind, destination_prefix_length, .. } = *header;
+    let prefix = destination.and_then(|address| Subnet::new(address, destination_prefix_length).ok());
+    Ok(prefix.map(|prefix| Route { prefix, table, metric, protocol, kind, message }))
+}
+
+fn rule(message: &Message<'_>) -> Result<Option<RuleMessage>, DecodeError> {
+    Ok(match decode(message)? {
+        RouteNetlinkMessage::NewRule(rule) => Some(rule),
+        _ => None,
+    })
+}
+
+fn is_ours(rule: &RuleMessage, network: Subnet) -> bool {
+    let protocol = RuleAttribute::Protocol(RouteProtocol::from(ROUTE_PROTOCOL));
+    let destination = RuleAttribute::Destination(network.address());
+    rule.header.dst_len == network.len() && rule.attributes.contains(&protocol) && rule.attributes.contains(&destination)
+}
+
+fn table_of(rule: &RuleMessage) -> u32 {
+    let number = |attribute: &RuleAttribute| if let RuleAttribute::Table(number) = attribute { Some(*number) } else { None };
+    rule.attributes.iter().find_map(number).unwrap_or(rule.header.table.into())
+}
+
+fn rule_command(rule: &RuleMessage, network: Subnet) -> String {
+    let priority = |attribute: &RuleAttribute| if let RuleAttribute::Priority(number) = attribute { Some(*number) } else { None };
+    let priority = rule.attributes.iter().find_map(priority).unwrap_or_default();
+    let ip = if network.is_ipv4() { "ip" } else { "ip -6" };
+    format!("{ip} rule del to {network} lookup {} priority {priority} protocol {ROUTE_PROTOCOL}", table_of(rule))
+}
+
+fn rule_removal(rule: &RuleMessage) -> RouteNetlinkMessage {
+    let mut message = rule.clone();
+    message.attributes.retain(|attribute| {
+        use RuleAttribute::{Destination, Priority, Protocol, Table};
+        matches!(attribute, Destination(_) | Priority(_) | Protocol(_) | Table(_))
+    });
+    RouteNetlinkMessage::DelRule(message)
+}

@@ -1,0 +1,92 @@
+//! `loden cleanup --handover`: for going back to flanneld, while that runs. Takes away what is ours and flanneld does not manage, each
+//! thing once flanneld's own is in its place, so that no packet is lost. Device, FDB and neighbour entries stay: flanneld has adopted them.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::Context;
+use lease::{LeaseStore, NetworkConfig, Subnet};
+use overlay::Leftover;
+use tokio::time::{Instant, sleep};
+
+use super::cleanup::{remove, remove_filters};
+use crate::agent::store_of;
+use crate::cli::Options;
+use crate::status;
+use crate::subnet_env::Remembered;
+
+/// Between two looks while flanneld is waited for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What was done, and whether something had to stay.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// A line each.
+    pub text: String,
+    /// Whether nothing of ours is left that flanneld does not manage.
+    pub complete: bool,
+}
+
+/// Hands the network over, waiting for flanneld's part up to this time.
+///
+/// # Errors
+/// While an agent runs here; when it cannot be told which network it is; when the kernel refuses.
+pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver> {
+    super::refuse_beside_an_agent(options)?;
+    super::run(async {
+        let mut text = String::new();
+        let until = Instant::now() + wait;
+        let networks = networks(options).await?;
+        let left = loop {
+            let left = take_away(&networks, &mut text).await?;
+            if left.is_empty() || Instant::now() >= until {
+                break left;
+            }
+            sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
+        };
+        remove_filters(options, &mut text).await?;
+        for path in [Some(status::socket_path(&options.subnet_file)), options.state_file.clone()].into_iter().flatten() {
+            remove(&path, &mut text)?;
+        }
+        for Leftover { command, waits_for, .. } in &left {
+            writeln!(text, "# left, as {}: {command}", waits_for.as_deref().unwrap_or_default())?;
+        }
+        if !left.is_empty() {
+            writeln!(text, "# run this again once flanneld has put its routes, or with --wait SECONDS")?;
+        }
+        if text.is_empty() {
+            text.push_str("# nothing of ours is here that flanneld does not manage\n");
+        }
+        Ok(HandedOver { text, complete: left.is_empty() })
+    })
+}
+
+/// Removes what can go now; returns what has to wait.
+async fn take_away(networks: &[Subnet], text: &mut String) -> anyhow::Result<Vec<Leftover>> {
+    let mut left = Vec::new();
+    for network in networks {
+        for leftover in overlay::leftovers(*network).await? {
+            if leftover.waits_for.is_some() {
+                left.push(leftover);
+                continue;
+            }
+            leftover.remove().await?;
+            writeln!(text, "{}", leftover.command)?;
+        }
+    }
+    Ok(left)
+}
+
+/// The overlay networks: as the subnet file has them, which flanneld writes too; without one, as the store has them.
+async fn networks(options: &Options) -> anyhow::Result<Vec<Subnet>> {
+    let Remembered { network, ipv6_network, .. } = Remembered::read(&options.subnet_file);
+    let known: Vec<Subnet> = [network, ipv6_network].into_iter().flatten().collect();
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let store = store_of(&options.etcd)?;
+    let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
+    let config: NetworkConfig =
+        text.with_context(|| format!("there is no subnet file, and nothing under {}", store.config_key()))?.parse()?;
+    Ok([config.v4, config.v6].into_iter().flatten().map(|pool| pool.network).collect())
+}
