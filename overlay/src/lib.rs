@@ -42,7 +42,7 @@ pub use ground::{Direct, Ground, RouteTable};
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;
 #[cfg(feature = "contract")]
-pub use kernel::{Deed, ELSEWHERE, ModelKernel, contract};
+pub use kernel::{Deed, ELSEWHERE, ELSEWHERE_INDEX, ModelKernel, contract};
 pub use kernel::{Failure, Kernel, KernelError, Netlink, Scope};
 pub use observed::Observed;
 pub use op::Op;

@@ -4,7 +4,7 @@
 mod common;
 
 use overlay::contract::{Family, World};
-use overlay::{Deed, ELSEWHERE, Kernel, Kind, ModelKernel, Netlink, Observed, Op, RouteKey, RouteTo, Way};
+use overlay::{Deed, ELSEWHERE, ELSEWHERE_INDEX, Kernel, Kind, ModelKernel, Netlink, Observed, Op, RouteKey, RouteTo, Way};
 use proptest::prelude::*;
 
 use crate::common::{in_namespace, sh};
@@ -27,7 +27,7 @@ struct Real(Netlink, Family);
 
 impl Real {
     fn new(family: Family) -> Self {
-        sh(&format!("ip link add {ELSEWHERE} type bridge && ip link set {ELSEWHERE} up"));
+        sh(&format!("ip link add {ELSEWHERE} index {ELSEWHERE_INDEX} type bridge && ip link set {ELSEWHERE} up"));
         Self(Netlink::open(family.scope()).unwrap(), family)
     }
 }
