@@ -12,6 +12,9 @@ pub const ELSEWHERE: &str = "elsewhere0";
 /// Its index.
 pub const ELSEWHERE_INDEX: IfIndex = IfIndex(2);
 
+/// The protocol number of their routes.
+pub(super) const SOMEBODY: u8 = 99;
+
 /// Something that somebody else does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
@@ -58,10 +61,10 @@ impl Deed {
             Self::SetThreaded => write!(out, "echo 1 >/sys/class/net/{device}/threaded"),
             Self::AgeNeighbour(address) => write!(out, "ip neighbour change {address} dev {device} nud stale"),
             Self::PutForeign(RouteKey { prefix, metric, table }) => {
-                write!(out, "ip route replace {prefix} dev {ELSEWHERE} metric {metric} table {table}")
+                write!(out, "ip route replace {prefix} dev {ELSEWHERE} proto {SOMEBODY} metric {metric} table {table}")
             }
             Self::DelForeign(RouteKey { prefix, metric, table }) => {
-                write!(out, "ip route del {prefix} dev {ELSEWHERE} metric {metric} table {table}")
+                write!(out, "ip route del {prefix} dev {ELSEWHERE} proto {SOMEBODY} metric {metric} table {table}")
             }
             Self::Near(address) => write!(out, "ip route replace {address} dev {ELSEWHERE}"),
             Self::Far(address) => write!(out, "ip route del {address} dev {ELSEWHERE}"),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lease::{MacAddr, Mtu};
 use nix::errno::Errno;
 
-use crate::kernel::deed::{Deed, ELSEWHERE_INDEX};
+use crate::kernel::deed::{Deed, ELSEWHERE_INDEX, SOMEBODY};
 use crate::kernel::{Event, Scope};
 use crate::{Device, FdbTo, IfIndex, Kind, Observed, Op, RouteKey, RouteTo, TABLE_MAIN, VtepSpec, Vxlan, Way};
 
@@ -134,14 +134,14 @@ impl State {
             Deed::PutForeign(key) => {
                 let stolen = self.truth.routes.contains_key(key);
                 self.ways_changed();
-                let to = RouteTo { way: Way::Link(ELSEWHERE_INDEX), gateway: None, onlink: false, protocol: BOOT, plain: true };
+                let to = RouteTo { way: Way::Link(ELSEWHERE_INDEX), gateway: None, onlink: false, protocol: SOMEBODY, plain: true };
                 self.tell(Event::ForeignRoute { key: *key, to: Some(to) });
                 if stolen {
                     self.tell(Event::Route { key: *key, to: None });
                 }
             }
             Deed::DelForeign(key) => {
-                if self.truth.foreign.contains_key(key) {
+                if self.truth.foreign.get(key).is_some_and(|to| to.protocol == SOMEBODY) {
                     self.tell(Event::ForeignRoute { key: *key, to: None });
                 }
             }
