@@ -10,7 +10,7 @@ use lease::keeper::{Held, Keeper, LeaseState};
 use lease::store::etcd::EtcdStore;
 use lease::{Entry, Event, MacAddr, NetworkConfig, Owner, Rng, VtepData, VxlanConfig};
 use overlay::underlay::Underlay;
-use overlay::{Ground, Local, Peer, VtepSpec};
+use overlay::{Direct, Ground, Local, Peer, VtepSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -96,7 +96,8 @@ impl Sessions {
         let content = SubnetEnv::of_ipv4(pool.network, local.subnet, spec.mtu, self.options.ip_masq).render();
         tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
 
-        let ground = Ground::tunnel(spec, local.subnet);
+        let direct = if vxlan.direct_routing { Direct::WhereReachable } else { Direct::Never };
+        let ground = Ground { direct, ..Ground::tunnel(spec, local.subnet) };
         let scope = ground.scope(Some(place.underlay.index));
         let job = Job { scope, ground, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known };
         let dataplane = Dataplane::start(job, Arc::clone(&self.metrics)).context("cannot start the data plane's thread")?;

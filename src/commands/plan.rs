@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use lease::claim::{self, Foreseen};
 use lease::{Event, LeaseStore, Rng};
-use overlay::{Desired, Ground, Kernel, Netlink, Notice, Peers};
+use overlay::{Desired, Direct, Ground, Kernel, Netlink, Notice, Peers};
 
 use crate::agent::{Usable, claim_for, find_place, store_of, usable, wanted};
 use crate::cli::Options;
@@ -34,8 +34,10 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
 
         let content = SubnetEnv::of_ipv4(spec.network, local.subnet, spec.mtu, options.ip_masq).render();
         let device = spec.name.clone();
-        let ground = Ground::tunnel(spec, local.subnet);
-        let observed = Netlink::open(ground.scope(Some(place.underlay.index)))?.dump().await?;
+        let direct = if vxlan.direct_routing { Direct::WhereReachable } else { Direct::Never };
+        let ground = Ground { direct, ..Ground::tunnel(spec, local.subnet) };
+        let mut kernel = Netlink::open(ground.scope(Some(place.underlay.index)))?;
+        let observed = kernel.dump().await?;
         let mut desired = Desired::new(ground);
         let mut peers = Peers::new(local, options.guard);
         peers.inherit(observed.peers(), &mut desired, &mut |_| ());
@@ -51,6 +53,11 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
                 }
                 Notice::Recovered(_) | Notice::OtherBackend(..) | Notice::Stray(_) | Notice::HoldOver(_) => {}
             }
+        }
+        if direct != Direct::Never {
+            let addresses: Vec<_> = desired.peers().map(|peer| peer.dst).collect();
+            let near = kernel.near(&addresses).await?;
+            desired.set_near(addresses.into_iter().zip(near), &mut |_| ());
         }
         let plan = overlay::plan::plan_all(&desired, &observed);
         for op in plan.ops() {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bad_records;
 mod commands;
+mod direct_routing;
 mod fights;
 mod healing;
 mod last_state;
