@@ -1,13 +1,11 @@
 //! The reconciler's law: whatever happens, in whatever order, it ends in step.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use lease::{BackendType, Entry, Event, Expiry, LeaseKey, LeaseRecord, Revision, VtepData};
-use overlay::contract::Family;
-use overlay::{Deed, Direct, Guard, Key, Local, ModelKernel, Peer, Reconciler, State};
+use lease::{Event, Revision};
+use overlay::{Deed, Direct, Guard, Key, ModelKernel, Peer, Reconciler, State};
 use proptest::prelude::*;
 
 use crate::case::{Case, SUBNETS, block_on, case, deed, kernel};
@@ -37,33 +35,6 @@ fn happening(case: Case) -> impl Strategy<Value = Happening> {
     ]
 }
 
-fn lease_of(case: Case, n: u32, mac: u32) -> Entry {
-    let Case { family, direct, .. } = case;
-    let (public_ip, public_ipv6) = match family.underlay(mac) {
-        IpAddr::V4(address) => (Some(address), None),
-        IpAddr::V6(address) => (None, Some(address)),
-    };
-    let vtep = Some(VtepData { vni: family.spec().vni, mac: family.mac(mac) }).filter(|_| direct != Direct::Always);
-    let (vtep, vtep_v6) = family.pick((vtep, None), (None, vtep));
-    let backend = if direct == Direct::Always { BackendType::HostGw } else { BackendType::Vxlan };
-    let record = LeaseRecord { public_ip, public_ipv6, backend, vtep, vtep_v6, owner: None, boot: None };
-    let revision = Revision(n.into());
-    Entry { key: key_of(family, n), record: Ok(record), created: revision, modified: revision, expiry: Expiry::Lease(1) }
-}
-
-fn key_of(family: Family, n: u32) -> LeaseKey {
-    let subnet = Some(family.subnet(n));
-    family.pick(LeaseKey::new(subnet, None), LeaseKey::new(None, subnet)).unwrap()
-}
-
-fn local(case: Case) -> Local {
-    let Case { family, direct, .. } = case;
-    let (spec, subnet) = (family.spec(), family.subnet(1));
-    let vtep = (direct != Direct::Always).then_some(VtepData { vni: spec.vni, mac: spec.mac });
-    let addresses = vec![spec.local];
-    Local { key: key_of(family, 1), subnet, network: spec.network, subnet_len: subnet.len(), vtep, addresses }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -72,25 +43,25 @@ proptest! {
         (case, happenings, before) in
             case().prop_flat_map(|case| (Just(case), proptest::collection::vec(happening(case), 0..60), kernel(case)))
     ) {
-        let (kernel, family) = (case.after(&before), case.family);
+        let (kernel, family, host_gw) = (case.after(&before), case.family, case.direct == Direct::Always);
         let mut now = Instant::now();
         let mut peers = BTreeMap::new();
         let outcome = block_on(async {
-            let mut reconciler = Reconciler::new(kernel.clone(), case.ground(), local(case), Guard::DEFAULT, now).await.unwrap();
+            let mut reconciler = Reconciler::new(kernel.clone(), case.ground(), family.local(host_gw), Guard::DEFAULT, now).await.unwrap();
             reconciler.leases(&[Event::Init, Event::InitDone(Revision(1))], now);
             for happening in &happenings {
                 match happening {
                     Happening::Joins(n, mac) => {
                         peers.insert(*n, *mac);
-                        reconciler.leases(&[Event::Apply(lease_of(case, *n, *mac))], now);
+                        reconciler.leases(&[Event::Apply(family.lease(*n, *mac, host_gw))], now);
                     }
                     Happening::Leaves(n) => {
                         peers.remove(n);
-                        reconciler.leases(&[Event::Delete(key_of(family, *n))], now);
+                        reconciler.leases(&[Event::Delete(family.lease_key(*n))], now);
                     }
                     Happening::Snapshot(named) => {
                         peers = named.iter().map(|n| (*n, *n)).collect();
-                        let entries = peers.iter().map(|(n, mac)| Event::InitApply(lease_of(case, *n, *mac)));
+                        let entries = peers.iter().map(|(n, mac)| Event::InitApply(family.lease(*n, *mac, host_gw)));
                         let events: Vec<Event> = [Event::Init].into_iter().chain(entries).chain([Event::InitDone(Revision(2))]).collect();
                         reconciler.leases(&events, now);
                     }
@@ -116,7 +87,7 @@ proptest! {
             (reconciler.state(), want, reached)
         });
         let (state, want, reached) = outcome;
-        if case.direct == Direct::Always && !reached {
+        if host_gw && !reached {
             prop_assert!(matches!(&state, State::Troubled(_, reason) if reason.contains("is not on a link of this host")), "{}", state);
         } else {
             prop_assert_eq!(state, State::InStep);

@@ -5,6 +5,7 @@
 
 mod family;
 mod laws;
+mod leases;
 
 pub use family::Family;
 pub use laws::*;
