@@ -216,7 +216,7 @@ mod tests {
     fn peers() -> Vec<Peer> {
         let peer = |number: u8| Peer {
             subnet: format!("10.5.{number}.0/24").parse().unwrap(),
-            mac: (number % 2 == 0).then(|| format!("02:00:00:00:00:{number:02x}").parse().unwrap()),
+            mac: number.is_multiple_of(2).then(|| format!("02:00:00:00:00:{number:02x}").parse().unwrap()),
             dst: format!("192.168.77.{number}").parse().unwrap(),
         };
         (2..=9).map(peer).collect()

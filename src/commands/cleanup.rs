@@ -1,5 +1,5 @@
 //! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, its filter
-//! table, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
+//! table, routes and rules with our protocol number, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
 //! forwarding, which others may need.
 
 use std::fmt::Write;
@@ -47,6 +47,12 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
         for device in filtered.iter().filter(|device| vni_of(device).is_some()) {
             if overlay::remove_filter(device).await? {
                 writeln!(out, "nft delete table ip {}", overlay::table_name(device))?;
+            }
+        }
+        let Remembered { network, ipv6_network, .. } = Remembered::read(&options.subnet_file);
+        for network in [network, ipv6_network].into_iter().flatten() {
+            for command in overlay::remove_routes(network).await? {
+                writeln!(out, "{command}")?;
             }
         }
         let socket = status::socket_path(&options.subnet_file);
