@@ -261,6 +261,30 @@ fn routes_move_to_a_table_and_back_without_a_moment_between() {
 }
 
 #[test]
+fn all_that_is_ours_can_be_swept_away_and_nothing_else() {
+    for family in Family::BOTH {
+        in_namespace(|| async move {
+            link(family);
+            somebody(family, &Deed::Near(family.underlay(3)));
+            let (ip, other) = (family.ip(), family.pick("192.168.0.0/16", "fdff::/32"));
+            sh(&format!("ip {ip} route add {other} dev {ELSEWHERE} proto 76 metric 5"));
+            sh(&format!("ip {ip} route add {} dev {ELSEWHERE} metric 7", family.subnet(8)));
+            let table = Some(RouteTable { id: TABLE, priority: PRIORITY });
+            let ground = Ground { blackhole: true, table, ..ground(family, Direct::WhereReachable) };
+            let mut reconciler = reconciler(family, ground).await;
+            snapshot(&mut reconciler, family, [2, 3]);
+            in_step(&mut reconciler).await;
+            drop(reconciler);
+            let commands = overlay::remove_routes(family.network()).await.unwrap();
+            assert_eq!(commands.len(), 5, "three routes, two rules: {commands:#?}");
+            assert_eq!((ours(family, TABLE), ours(family, 254), rules(family)), (vec![], vec![other.to_owned()], vec![]));
+            assert_eq!(json(&format!("ip {ip} -j route show {}", family.subnet(8))).len(), 1);
+            assert!(overlay::remove_routes(family.network()).await.unwrap().is_empty());
+        });
+    }
+}
+
+#[test]
 fn another_address_of_the_host_is_enough_to_be_reached_directly() {
     for family in Family::BOTH {
         in_namespace(|| async move {

@@ -1,5 +1,5 @@
 //! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, its filter
-//! table, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
+//! table, routes and rules with our protocol number, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
 //! forwarding, which others may need.
 
 use std::fmt::Write;
@@ -44,6 +44,12 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
             }
         }
         drop_filters(&filtered, &mut out).await?;
+        let Remembered { network, ipv6_network, .. } = Remembered::read(&options.subnet_file);
+        for network in [network, ipv6_network].into_iter().flatten() {
+            for command in overlay::remove_routes(network).await? {
+                writeln!(out, "{command}")?;
+            }
+        }
         let socket = status::socket_path(&options.subnet_file);
         for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut out)?;
