@@ -32,11 +32,11 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
-.PHONY: help build demo playground test lint fmt bench soak fuzz docs doc install clean
+.PHONY: help build demo playground test interop docker-test lint fmt bench soak fuzz docs doc install clean
 
 help: ## say what each target does (this)
 	@echo 'loden: a VXLAN overlay agent, a drop-in replacement for flanneld. Targets:'
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## build the binary: target/release/loden
 	@$(SETUP) rust build
@@ -79,6 +79,17 @@ soak: ## break everything, again and again: the figures of docs/reliability.md (
 	@$(SETUP) rust build sandbox etcd python
 	cargo build --release -p loden -p soak
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/soak "$(SOAK)" "$(FAMILY)"
+
+interop: ## beside a real flanneld, which it builds: a mixed mesh, takeover and back, its defects (FAMILY=one, or part of a name)
+	@$(SETUP) rust build sandbox etcd flanneld
+	@tests/support/peers flanneld >/dev/null
+	cargo build -p loden -p interop
+	@FLANNELD_BIN=$$(tests/support/peers flanneld) LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop flanneld "$(FAMILY)"
+
+docker-test: ## beside two real Docker daemons: containers across hosts and to the outside, with loden's options (FAMILY=part of a name)
+	@$(SETUP) rust build sandbox etcd docker
+	cargo build -p loden -p interop
+	@LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop docker "$(FAMILY)"
 
 fuzz: ## fuzz whatever parses what others wrote (FUZZ_SECONDS each; needs a nightly toolchain)
 	@$(SETUP) rust build fuzz

@@ -233,6 +233,16 @@ impl Desired {
         self.near.get(&dst).copied()
     }
 
+    /// The addresses of peers that are reached directly by this interface.
+    pub(crate) fn near_by(&self, index: IfIndex) -> impl Iterator<Item = IpAddr> + '_ {
+        self.near.iter().filter(move |(_, by)| **by == index).map(|(dst, _)| *dst)
+    }
+
+    /// Forgets how all but these addresses (in order) are reached: no peer has them any more.
+    pub(crate) fn forget_near_but(&mut self, addresses: &[IpAddr]) {
+        self.near.retain(|dst, _| addresses.binary_search(dst).is_ok());
+    }
+
     /// Whether a peer is to be reached through the tunnel.
     fn is_tunnelled(&self, far: &Far) -> bool {
         self.ground.vtep.is_some() && far.mac.is_some() && !self.near.contains_key(&far.dst)

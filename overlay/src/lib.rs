@@ -42,7 +42,7 @@ pub use ground::{Direct, Ground, RouteTable};
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;
 #[cfg(feature = "contract")]
-pub use kernel::{Deed, ELSEWHERE, ModelKernel, contract};
+pub use kernel::{Deed, ELSEWHERE, ELSEWHERE_INDEX, ModelKernel, contract};
 pub use kernel::{Failure, Kernel, KernelError, Leftover, Netlink, Scope, leftovers, vxlan_links};
 pub use observed::Observed;
 pub use op::Op;

@@ -53,12 +53,13 @@ impl<K: Kernel> Reconciler<K> {
             self.doomed.remove(&key);
             if let Some((key, blocked)) = blocked.into_iter().next() {
                 self.blocked.insert(key, blocked);
+            } else if !puts.is_empty() {
+                // What is to be deleted then shows in the kernel's events.
+                batch.push(key, self.allowed(key, cause, puts, now));
             } else if !dels.is_empty() {
                 self.doomed.insert(key, cause);
-            } else if puts.is_empty() {
-                self.retries.right(key);
             } else {
-                batch.push(key, self.allowed(key, cause, puts, now));
+                self.retries.right(key);
             }
         }
         if batch.ops.is_empty() && self.peers.is_complete() {

@@ -234,6 +234,21 @@ pub(super) fn route(message: &Message<'_>, sight: Sight<'_>) -> Result<Option<Ro
     Ok(Some(Route { key: RouteKey { prefix, metric, table }, to, ours, replaced }))
 }
 
+/// What the kernel's answer to the question for a way says: by which interface, where no gateway is between.
+pub(super) fn near(message: &Message<'_>) -> Result<Option<IfIndex>, DecodeError> {
+    let RouteNetlinkMessage::NewRoute(RouteMessage { header, attributes, .. }) = decode(message)? else { return Ok(None) };
+    let mut out = None;
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => out = Some(IfIndex(index)),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) => return Ok(None),
+            _ => {}
+        }
+    }
+    // To ourselves, to many, or refused are other kinds.
+    Ok(out.filter(|_| header.kind == RouteType::Unicast))
+}
+
 /// Whether a route that cannot be decoded as a whole is one out of this device, or may be.
 fn leaves_by(message: &Message<'_>, header: &RouteHeader, device: Option<IfIndex>) -> bool {
     let param = (header.address_family, header.kind, RouteLwEnCapType::None);

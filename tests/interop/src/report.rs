@@ -1,0 +1,82 @@
+//! What a case has found out.
+
+use std::fmt;
+
+/// A condition that loden has to fulfil.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// What is wanted, as a sentence.
+    pub wanted: String,
+    /// What was seen.
+    pub seen: String,
+    /// Whether it is as wanted.
+    pub holds: bool,
+}
+
+/// What each did under the same fault.
+#[derive(Debug, Clone)]
+pub struct Compared {
+    /// The fault.
+    pub what: String,
+    /// What flanneld did.
+    pub flanneld: String,
+    /// What loden did.
+    pub loden: String,
+}
+
+/// A case's result.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    gates: Vec<Gate>,
+    compared: Vec<Compared>,
+    waits_for: Option<&'static str>,
+}
+
+impl Report {
+    /// The case is about something that loden does not do yet: what does not hold is said, and fails nothing.
+    pub fn waits_for(&mut self, what: &'static str) {
+        self.waits_for = Some(what);
+    }
+
+    /// What the case waits for.
+    #[must_use]
+    pub fn waiting(&self) -> Option<&'static str> {
+        self.waits_for
+    }
+
+    /// Something that has to hold.
+    pub fn gate(&mut self, wanted: impl Into<String>, holds: bool, seen: impl fmt::Display) {
+        // What ping says has several lines.
+        let seen = seen.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        self.gates.push(Gate { wanted: wanted.into(), seen, holds });
+    }
+
+    /// What flanneld and loden did. It is for a gate to say what loden has to do.
+    pub fn compare(&mut self, what: impl Into<String>, flanneld: impl fmt::Display, loden: impl fmt::Display) {
+        self.compared.push(Compared { what: what.into(), flanneld: flanneld.to_string(), loden: loden.to_string() });
+    }
+
+    /// The gates that do not hold.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        self.gates.iter().filter(|gate| !gate.holds).map(|gate| format!("{}: {}", gate.wanted, gate.seen)).collect()
+    }
+
+    /// Whether nothing was asked for: a case that asks for nothing has shown nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.gates.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Gate { wanted, seen, holds } in &self.gates {
+            writeln!(out, "    {} {wanted}: {seen}", if *holds { "ok    " } else { "FAILED" })?;
+        }
+        for Compared { what, flanneld, loden } in &self.compared {
+            writeln!(out, "    {what}\n      flanneld  {flanneld}\n      loden     {loden}")?;
+        }
+        Ok(())
+    }
+}
