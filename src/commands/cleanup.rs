@@ -12,15 +12,21 @@ use overlay::{Kernel, Kind, Netlink, Observed, Op, Scope};
 
 use crate::agent::{store_of, usable};
 use crate::cli::Options;
+use crate::conflicts::{self, LiveFlanneld};
 use crate::status;
 use crate::subnet_env::Remembered;
 
 /// Removes all that is ours and says what was done, a line each.
 ///
 /// # Errors
-/// While an agent runs here; when it cannot be told which device is ours; when the kernel refuses.
+/// While an agent or a flanneld of the network runs here; when it cannot be told which device is ours; when the kernel refuses.
 pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     super::refuse_beside_an_agent(options)?;
+    if let Err(LiveFlanneld { pid, why }) = conflicts::refuse_beside(&conflicts::flannelds(), options) {
+        bail!(
+            "flanneld is running here (process {pid}), {why}: this would take its device away. Stop it first, or remove with --handover what is not its own"
+        );
+    }
     super::run(async {
         let mut out = String::new();
         let mut filtered = overlay::filtered_devices().await?;

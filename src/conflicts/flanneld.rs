@@ -20,15 +20,17 @@ pub struct Flanneld {
 }
 
 /// A flanneld serves the network that we are to serve.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "flanneld is running here (process {pid}), {why}: the two would undo each other's work. Stop it first \
      (systemctl stop flanneld, or take its DaemonSet away), or give this agent an --etcd-prefix, a --subnet-file, a Backend.VNI \
      and a Backend.Port of its own"
 )]
 pub struct LiveFlanneld {
-    pid: u32,
-    why: String,
+    /// Its process.
+    pub pid: u32,
+    /// What shows that it is the same network, as a clause.
+    pub why: String,
 }
 
 impl Flanneld {

@@ -14,7 +14,8 @@ struct Flanneld(Child);
 impl Flanneld {
     fn on(host: &Host, variables: &[(&str, &str)]) -> Result<Self> {
         let program = host.files().join("flanneld");
-        std::fs::copy("/bin/cat", &program)?;
+        // By a program of its own: while we had it open to write, none of our children could run it.
+        host.run(&["cp", "/bin/cat", &program.display().to_string()])?;
         let mut command = host.command(&program);
         command.envs(variables.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::null());
         let child = command.spawn()?;
@@ -111,6 +112,12 @@ fn beside_a_live_flanneld_of_the_same_network_an_agent_is_refused_with_its_proce
     // In another network namespace it is on another host.
     let mut member = Member::on(elsewhere, world.options()?)?;
     member.agent.wait_ready(PATIENCE)?;
+    // Nor is a device taken away from under it.
+    host.ip_batch("link add flannel.1 type vxlan id 1 local 192.168.77.1 dstport 8472\n")?;
+    let cleanup = host.command(world.options()?.program()).args(["cleanup", "--etcd-endpoints", world.etcd.endpoint()]).output()?;
+    let said = String::from_utf8_lossy(&cleanup.stderr).into_owned();
+    ensure!(cleanup.status.code() == Some(1) && said.contains(&pid) && said.contains("--handover"), "{said}");
+    host.ip_json(&["link", "show", "dev", VTEP])?;
     drop(same_file);
 
     let variables = [("FLANNELD_SUBNET_FILE", "/run/flannel/two.env"), ("FLANNELD_ETCD_ENDPOINTS", world.etcd.endpoint())];

@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         found.map(|(_, value)| OsString::from_vec(value.clone()))
     };
     match parse(words, environment) {
-        Ok(Invocation::Agent(options) | Invocation::Plan(options) | Invocation::Release(options) | Invocation::Cleanup(options)) => {
+        Ok(Invocation::Agent(options) | Invocation::Plan(options) | Invocation::Release(options) | Invocation::Cleanup(options, _)) => {
             let password = options.etcd.credentials.as_ref().map(|credentials| &credentials.password);
             if let Some(PasswordSource::Given(_)) = password {
                 assert!(format!("{options:?}").contains("Given((secret))"), "the password is shown");
