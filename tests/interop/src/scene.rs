@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use testkit::world::{CONFIG, Member, PATIENCE, VTEP, World};
+use testkit::world::{CONFIG, Member, PATIENCE, SUBNET_FILE, SUBNETS, VTEP, World};
 use testkit::{AgentOptions, Container, Entry, Mesh, wait_for};
 
 use crate::Agents;
@@ -31,11 +31,11 @@ impl Party {
         self.member.agent.wait_ready(PATIENCE)
     }
 
-    /// What an operator compares before and after: the subnet file's bytes, the VTEP's MAC and index, the lease's key.
+    /// What the host is to the others and to its containers.
     pub(crate) fn identity(&self) -> Result<Identity> {
-        let (index, mac) = self.member.vtep_identity()?;
-        let subnet_file = self.member.host.read(testkit::world::SUBNET_FILE)?;
-        Ok(Identity { subnet_file, mac, index, key: self.member.key()? })
+        let host = &self.member.host;
+        let devices = host.run(&["sh", "-c", "ip -o link show type vxlan | sed 's/: <.*ether/ with/; s/ brd.*//'"])?;
+        Ok(Identity { subnet_file: host.read(SUBNET_FILE)?, devices })
     }
 
     /// Its subnet, less the last byte: `10.5.17`.
@@ -45,13 +45,13 @@ impl Party {
     }
 }
 
-/// What a host is to the others and to its containers.
+/// What a host is to the others and to its containers: what an operator compares before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
+    /// The subnet file's bytes.
     pub(crate) subnet_file: String,
-    pub(crate) mac: String,
-    pub(crate) index: u64,
-    pub(crate) key: String,
+    /// Index, name and MAC of each VXLAN device.
+    pub(crate) devices: String,
 }
 
 /// All of it.
@@ -142,7 +142,7 @@ impl Scene {
 
     /// The leases as they stand in the store.
     pub(crate) fn leases(&self) -> Result<Vec<Entry>> {
-        self.world.etcd.get_prefix(testkit::world::SUBNETS)
+        self.world.etcd.get_prefix(SUBNETS)
     }
 
     /// Waits until nothing with this text is left on anybody's VTEP; how long that took.

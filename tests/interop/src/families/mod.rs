@@ -7,6 +7,7 @@ mod dual;
 mod filter;
 mod mesh;
 mod takeover;
+mod together;
 
 use crate::Family;
 
@@ -15,6 +16,7 @@ pub const FLANNELD: &[Family] = &[
     Family { name: "mesh", cases: mesh::CASES },
     Family { name: "takeover", cases: takeover::TAKEOVER },
     Family { name: "rollback", cases: takeover::ROLLBACK },
+    Family { name: "together", cases: together::CASES },
     Family { name: "device", cases: defects::DEVICE },
     Family { name: "entries", cases: defects::ENTRIES },
     Family { name: "leases", cases: defects::LEASES },
