@@ -37,7 +37,10 @@ pub use event::Event;
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use filter::fuzz_filter_datagram;
-pub use filter::{Changer, Filter, FilterSpec, Pass, filtered_devices, remove_filter, table_name};
+pub use filter::{
+    Changer, Filter, FilterSpec, Masquerade, NetSpec, OurTable, PacketFilter, Pass, flanneld_filters, net_table_name, our_tables,
+    remove_filter, remove_guests, remove_table, table_name,
+};
 pub use ground::{Direct, Ground, RouteTable};
 #[doc(hidden)]
 #[cfg(feature = "contract")]

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use lease::{Backend, LeaseStore, Subnet};
-use overlay::{Kernel, Kind, Netlink, Observed, Op, Scope};
+use overlay::{Kernel, Kind, Netlink, Observed, Op, OurTable, Scope};
 
-use crate::agent::{store_of, usable};
+use crate::agent::{filter_name_of, store_of, usable};
 use crate::cli::Options;
 use crate::conflicts::{self, LiveFlanneld};
 use crate::status;
@@ -29,7 +29,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     }
     super::run(async {
         let mut out = String::new();
-        let mut filtered = overlay::filtered_devices().await?;
+        let mut tables = overlay::our_tables().await?;
         for name in flannel_devices()? {
             let (mut kernel, observed) = look(&name).await?;
             match is_ours(&name, &observed, options).await {
@@ -41,7 +41,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                     writeln!(out, "{}", op.on(&name))?;
                 }
                 Ok(false) => {
-                    filtered.retain(|device| *device != name);
+                    tables.retain(|table| table.device != name);
                     writeln!(out, "# {name} is left alone: it is not this network's VTEP")?;
                 }
                 Err(error) => {
@@ -49,9 +49,11 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                 }
             }
         }
-        drop_filters(&filtered, &mut out).await?;
-        let Remembered { network, ipv6_network, .. } = Remembered::read(&options.subnet_file);
-        for network in [network, ipv6_network].into_iter().flatten() {
+        // Those of ours, and those whose device is gone.
+        let networks = networks_of(options);
+        tables.retain(|table| is_of(table, &networks));
+        remove_filters(&tables, &mut out).await?;
+        for network in networks {
             for command in overlay::remove_routes(network).await? {
                 writeln!(out, "{command}")?;
             }
@@ -67,22 +69,41 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     })
 }
 
-/// Removes the filter tables of our devices, which stay; says each.
-pub(super) async fn remove_filters(options: &Options, out: &mut String) -> anyhow::Result<()> {
-    let mut filtered = overlay::filtered_devices().await?;
-    for name in flannel_devices()? {
-        if filtered.contains(&name) && !is_ours(&name, &look(&name).await?.1, options).await? {
-            filtered.retain(|device| *device != name);
-        }
-    }
-    drop_filters(&filtered, out).await
+/// The networks that the subnet file names.
+fn networks_of(options: &Options) -> Vec<Subnet> {
+    let Remembered { network, ipv6_network, .. } = Remembered::read(&options.subnet_file);
+    [network, ipv6_network].into_iter().flatten().collect()
 }
 
-/// Removes the tables of those of ours, and of those whose device is gone.
-async fn drop_filters(devices: &[String], out: &mut String) -> anyhow::Result<()> {
-    for device in devices.iter().filter(|device| vni_of(device).is_some()) {
-        if overlay::remove_filter(device).await? {
-            writeln!(out, "nft delete table ip {}", overlay::table_name(device))?;
+/// Whether a table is named as those of a VTEP are, or after one of these networks.
+fn is_of(table: &OurTable, networks: &[Subnet]) -> bool {
+    vni_of(&table.device).is_some() || networks.iter().any(|network| filter_name_of(*network) == table.device)
+}
+
+/// The tables of this network's devices, of devices that are gone, and of these networks.
+pub(super) async fn our_tables(options: &Options, networks: &[Subnet]) -> anyhow::Result<Vec<OurTable>> {
+    let mut tables = overlay::our_tables().await?;
+    tables.retain(|table| is_of(table, networks));
+    for name in flannel_devices()? {
+        if tables.iter().any(|table| table.device == name) && !is_ours(&name, &look(&name).await?.1, options).await? {
+            tables.retain(|table| table.device != name);
+        }
+    }
+    Ok(tables)
+}
+
+/// Removes our tables, and what bears their names in others' chains.
+pub(super) async fn remove_filters(tables: &[OurTable], out: &mut String) -> anyhow::Result<()> {
+    for table in tables {
+        if overlay::remove_table(table).await? {
+            writeln!(out, "nft delete table {table}")?;
+        }
+        let (gone, trouble) = overlay::remove_guests(table).await?;
+        for place in gone {
+            writeln!(out, "# rules with the comment {} deleted from {place}", table.name)?;
+        }
+        if let Some(trouble) = trouble {
+            bail!("rules with the comment {} may be left: {trouble}", table.name);
         }
     }
     Ok(())

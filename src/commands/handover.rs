@@ -5,11 +5,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::Context;
-use lease::{LeaseStore, NetworkConfig, Subnet};
-use overlay::Leftover;
+use lease::{Family, LeaseStore, NetworkConfig, Subnet};
 use tokio::time::{Instant, sleep};
 
-use super::cleanup::{remove, remove_filters};
+use super::cleanup::{our_tables, remove, remove_filters};
 use crate::agent::store_of;
 use crate::cli::Options;
 use crate::status;
@@ -38,21 +37,21 @@ pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver>
         let until = Instant::now() + wait;
         let networks = networks(options).await?;
         let left = loop {
-            let left = take_away(&networks, &mut text).await?;
+            let mut left = take_routes(&networks, &mut text).await?;
+            left.extend(take_filters(options, &networks, &mut text).await?);
             if left.is_empty() || Instant::now() >= until {
                 break left;
             }
             sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
         };
-        remove_filters(options, &mut text).await?;
         for path in [Some(status::socket_path(&options.subnet_file)), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut text)?;
         }
-        for Leftover { command, waits_for, .. } in &left {
-            writeln!(text, "# left, as {}: {command}", waits_for.as_deref().unwrap_or_default())?;
+        for waiting in &left {
+            writeln!(text, "# left, as {waiting}")?;
         }
         if !left.is_empty() {
-            writeln!(text, "# run this again once flanneld has put its routes, or with --wait SECONDS")?;
+            writeln!(text, "# run this again once flanneld has put what it lacks, or with --wait SECONDS")?;
         }
         if text.is_empty() {
             text.push_str("# nothing of ours is here that flanneld does not manage\n");
@@ -61,17 +60,35 @@ pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver>
     })
 }
 
-/// Removes what can go now; returns what has to wait.
-async fn take_away(networks: &[Subnet], text: &mut String) -> anyhow::Result<Vec<Leftover>> {
+/// Removes the routes and rules that can go now; returns, as text, what has to wait.
+async fn take_routes(networks: &[Subnet], text: &mut String) -> anyhow::Result<Vec<String>> {
     let mut left = Vec::new();
     for network in networks {
         for leftover in overlay::leftovers(*network).await? {
-            if leftover.waits_for.is_some() {
-                left.push(leftover);
+            if let Some(waits_for) = &leftover.waits_for {
+                left.push(format!("{waits_for}: {}", leftover.command));
                 continue;
             }
             leftover.remove().await?;
             writeln!(text, "{}", leftover.command)?;
+        }
+    }
+    Ok(left)
+}
+
+/// The same for the filter's tables: flanneld's own rules have to be in force first.
+async fn take_filters(options: &Options, networks: &[Subnet], text: &mut String) -> anyhow::Result<Vec<String>> {
+    let mut left = Vec::new();
+    for table in our_tables(options, networks).await? {
+        let network = networks.iter().find(|network| Family::of(network.address()) == table.family);
+        let replaced = match network {
+            Some(network) => overlay::flanneld_filters(*network).await?,
+            None => true,
+        };
+        if replaced {
+            remove_filters(&[table], text).await?;
+        } else {
+            left.push(format!("flanneld has no filter rules yet: nft delete table {table}"));
         }
     }
     Ok(left)
