@@ -38,8 +38,8 @@ pub use event::Event;
 #[cfg(feature = "contract")]
 pub use filter::fuzz_filter_datagram;
 pub use filter::{
-    Changer, Filter, FilterSpec, Masquerade, NetSpec, OurTable, PacketFilter, Pass, flanneld_filters, net_table_name, our_tables,
-    remove_filter, remove_guests, remove_table, table_name,
+    Changer, Filter, FilterSpec, Masquerade, NetSpec, OurTable, PacketFilter, Pass, flanneld_filters, is_relied_on, net_table_name,
+    our_tables, remove_filter, remove_guests, remove_table, table_name,
 };
 pub use ground::{Direct, Ground, RouteTable};
 #[doc(hidden)]

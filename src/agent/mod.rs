@@ -45,7 +45,7 @@ use crate::{status, systemd};
 use board::Board;
 use room::Room;
 
-pub(crate) use packet_filter::name_of as filter_name_of;
+pub(crate) use packet_filter::name_of;
 pub(crate) use place::{claim_for, find as find_place};
 use session::Sessions;
 pub(crate) use sources::{Usable, store_of, usable};

@@ -1,5 +1,5 @@
-//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, its filter
-//! table, routes and rules with our protocol number, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
+//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, the filter
+//! tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
 //! forwarding, which others may need.
 
 use std::fmt::Write;
@@ -10,7 +10,8 @@ use anyhow::{Context, bail};
 use lease::{Backend, LeaseStore, Subnet};
 use overlay::{Kernel, Kind, Netlink, Observed, Op, OurTable, Scope};
 
-use crate::agent::{filter_name_of, store_of, usable};
+use super::filters;
+use crate::agent::{store_of, usable};
 use crate::cli::Options;
 use crate::conflicts::{self, LiveFlanneld};
 use crate::status;
@@ -29,7 +30,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     }
     super::run(async {
         let mut out = String::new();
-        let mut tables = overlay::our_tables().await?;
+        let mut filters = filters::candidates(options, &flannel_devices()?).await?;
         for name in flannel_devices()? {
             let (mut kernel, observed) = look(&name).await?;
             match is_ours(&name, &observed, options).await {
@@ -41,7 +42,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                     writeln!(out, "{}", op.on(&name))?;
                 }
                 Ok(false) => {
-                    tables.retain(|table| table.device != name);
+                    filters.retain(|table| table.device != name);
                     writeln!(out, "# {name} is left alone: it is not this network's VTEP")?;
                 }
                 Err(error) => {
@@ -49,15 +50,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                 }
             }
         }
-        // Those of ours, and those whose device is gone.
-        let networks = networks_of(options);
-        tables.retain(|table| is_of(table, &networks));
-        remove_filters(&tables, &mut out).await?;
-        for network in networks {
-            for command in overlay::remove_routes(network).await? {
-                writeln!(out, "{command}")?;
-            }
-        }
+        filters::remove(&filters, &mut out).await?;
         let socket = status::socket_path(&options.subnet_file);
         for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut out)?;
@@ -69,44 +62,15 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     })
 }
 
-/// The networks that the subnet file names.
-fn networks_of(options: &Options) -> Vec<Subnet> {
-    let Remembered { network, ipv6_network, .. } = Remembered::read(&options.subnet_file);
-    [network, ipv6_network].into_iter().flatten().collect()
-}
-
-/// Whether a table is named as those of a VTEP are, or after one of these networks.
-fn is_of(table: &OurTable, networks: &[Subnet]) -> bool {
-    vni_of(&table.device).is_some() || networks.iter().any(|network| filter_name_of(*network) == table.device)
-}
-
-/// The tables of this network's devices, of devices that are gone, and of these networks.
-pub(super) async fn our_tables(options: &Options, networks: &[Subnet]) -> anyhow::Result<Vec<OurTable>> {
-    let mut tables = overlay::our_tables().await?;
-    tables.retain(|table| is_of(table, networks));
+/// The filters of ours, while the devices stay.
+pub(super) async fn our_filters(options: &Options) -> anyhow::Result<Vec<OurTable>> {
+    let mut filters = filters::candidates(options, &flannel_devices()?).await?;
     for name in flannel_devices()? {
-        if tables.iter().any(|table| table.device == name) && !is_ours(&name, &look(&name).await?.1, options).await? {
-            tables.retain(|table| table.device != name);
+        if !is_ours(&name, &look(&name).await?.1, options).await? {
+            filters.retain(|table| table.device != name);
         }
     }
-    Ok(tables)
-}
-
-/// Removes our tables, and what bears their names in others' chains.
-pub(super) async fn remove_filters(tables: &[OurTable], out: &mut String) -> anyhow::Result<()> {
-    for table in tables {
-        if overlay::remove_table(table).await? {
-            writeln!(out, "nft delete table {table}")?;
-        }
-        let (gone, trouble) = overlay::remove_guests(table).await?;
-        for place in gone {
-            writeln!(out, "# rules with the comment {} deleted from {place}", table.name)?;
-        }
-        if let Some(trouble) = trouble {
-            bail!("rules with the comment {} may be left: {trouble}", table.name);
-        }
-    }
-    Ok(())
+    Ok(filters)
 }
 
 /// The names of the devices that are named as VTEPs are.
@@ -117,7 +81,7 @@ fn flannel_devices() -> anyhow::Result<Vec<String>> {
 }
 
 /// The VNI in a VTEP's name.
-fn vni_of(name: &str) -> Option<u32> {
+pub(super) fn vni_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("flannel.").or_else(|| name.strip_prefix("flannel-v6."))?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }

@@ -5,10 +5,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::Context;
-use lease::{Family, LeaseStore, NetworkConfig, Subnet};
+use lease::{LeaseStore, NetworkConfig, Subnet};
+use overlay::Leftover;
 use tokio::time::{Instant, sleep};
 
-use super::cleanup::{our_tables, remove, remove_filters};
+use super::cleanup::{our_filters, remove};
+use super::filters;
 use crate::agent::store_of;
 use crate::cli::Options;
 use crate::status;
@@ -36,59 +38,48 @@ pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver>
         let mut text = String::new();
         let until = Instant::now() + wait;
         let networks = networks(options).await?;
-        let left = loop {
-            let mut left = take_routes(&networks, &mut text).await?;
-            left.extend(take_filters(options, &networks, &mut text).await?);
-            if left.is_empty() || Instant::now() >= until {
-                break left;
+        let filters = our_filters(options).await?;
+        let (left, filtered) = loop {
+            let (left, filtered) = (take_away(&networks, &mut text).await?, filters::replaced(&filters, &networks).await?);
+            if left.is_empty() && filtered || Instant::now() >= until {
+                break (left, filtered);
             }
             sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
         };
+        if filtered {
+            filters::remove(&filters, &mut text).await?;
+        }
         for path in [Some(status::socket_path(&options.subnet_file)), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut text)?;
         }
-        for waiting in &left {
-            writeln!(text, "# left, as {waiting}")?;
+        for Leftover { command, waits_for, .. } in &left {
+            writeln!(text, "# left, as {}: {command}", waits_for.as_deref().unwrap_or_default())?;
         }
-        if !left.is_empty() {
-            writeln!(text, "# run this again once flanneld has put what it lacks, or with --wait SECONDS")?;
+        if !filtered {
+            writeln!(text, "# left, as flanneld has no rules of its own yet: the packet filter")?;
+        }
+        let complete = left.is_empty() && filtered;
+        if !complete {
+            writeln!(text, "# run this again once flanneld has put its own, or with --wait SECONDS")?;
         }
         if text.is_empty() {
             text.push_str("# nothing of ours is here that flanneld does not manage\n");
         }
-        Ok(HandedOver { text, complete: left.is_empty() })
+        Ok(HandedOver { text, complete })
     })
 }
 
-/// Removes the routes and rules that can go now; returns, as text, what has to wait.
-async fn take_routes(networks: &[Subnet], text: &mut String) -> anyhow::Result<Vec<String>> {
+/// Removes what can go now; returns what has to wait.
+async fn take_away(networks: &[Subnet], text: &mut String) -> anyhow::Result<Vec<Leftover>> {
     let mut left = Vec::new();
     for network in networks {
         for leftover in overlay::leftovers(*network).await? {
-            if let Some(waits_for) = &leftover.waits_for {
-                left.push(format!("{waits_for}: {}", leftover.command));
+            if leftover.waits_for.is_some() {
+                left.push(leftover);
                 continue;
             }
             leftover.remove().await?;
             writeln!(text, "{}", leftover.command)?;
-        }
-    }
-    Ok(left)
-}
-
-/// The same for the filter's tables: flanneld's own rules have to be in force first.
-async fn take_filters(options: &Options, networks: &[Subnet], text: &mut String) -> anyhow::Result<Vec<String>> {
-    let mut left = Vec::new();
-    for table in our_tables(options, networks).await? {
-        let network = networks.iter().find(|network| Family::of(network.address()) == table.family);
-        let replaced = match network {
-            Some(network) => overlay::flanneld_filters(*network).await?,
-            None => true,
-        };
-        if replaced {
-            remove_filters(&[table], text).await?;
-        } else {
-            left.push(format!("flanneld has no filter rules yet: nft delete table {table}"));
         }
     }
     Ok(left)

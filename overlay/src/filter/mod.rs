@@ -33,7 +33,7 @@ use crate::kernel::KernelError;
 pub use self::forward::flanneld_filters;
 pub use self::message::Changer;
 pub use self::net::{Masquerade, NetSpec, net_table_name};
-pub use self::packet_filter::{PacketFilter, remove_guests};
+pub use self::packet_filter::{PacketFilter, is_relied_on, remove_guests};
 pub use self::pass::Pass;
 pub use self::peers::{Filter, FilterSpec};
 

@@ -31,6 +31,9 @@ use super::peers::to_port;
 /// kube-proxy's mark on what it masquerades itself.
 const KUBE_PROXY_MARK: u32 = 0x4000;
 
+/// The chain that masquerades.
+pub(super) const POSTROUTING_CHAIN: &str = "postrouting";
+
 /// What the kernel may lack.
 pub(super) const REMEDY: &str = "the kernel may lack nf_tables with masquerade (CONFIG_NF_TABLES, CONFIG_NFT_MASQ): modprobe nf_tables nft_masq, or leave --ip-masq away";
 
@@ -97,7 +100,7 @@ impl NetSpec {
         };
         if let Some(flags) = flags {
             let base = Base::accepting("nat", POSTROUTING, SRCNAT);
-            frame = frame.with("postrouting", Some(base), masquerading(*network, *subnet, flags));
+            frame = frame.with(POSTROUTING_CHAIN, Some(base), masquerading(*network, *subnet, flags));
         }
         if *forward {
             let base = Base::accepting("filter", FORWARD, FILTER);

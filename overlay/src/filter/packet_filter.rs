@@ -4,11 +4,12 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::OurTable;
+use super::door::Door;
 use super::forward::{self, Forward, Mark};
 use super::message::Changer;
-use super::net::{NetSpec, REMEDY};
+use super::net::{NetSpec, POSTROUTING_CHAIN, REMEDY};
 use super::table::Table;
+use super::{OurTable, TableId};
 use crate::kernel::KernelError;
 
 /// Keeps them.
@@ -122,10 +123,28 @@ impl fmt::Debug for PacketFilter {
     }
 }
 
+/// Whether packets rely on a table of ours: it masquerades, or stands for rules where somebody else drops. Before such a one goes, another
+/// has to be in its place.
+///
+/// # Errors
+/// [`KernelError`] when nf_tables cannot be spoken to.
+pub async fn is_relied_on(table: &OurTable) -> Result<bool, KernelError> {
+    let id = TableId::of(table.family, table.name.clone());
+    let masquerades = async { Ok(Door::open()?.look(&id, false).await?.frame.chains.contains_key(POSTROUTING_CHAIN)) };
+    match masquerades.await {
+        Err(error) if super::lacks_nf_tables(&error) => Ok(false),
+        Ok(false) => forward::somewhere(&table.name, table.family).await,
+        known => known,
+    }
+}
+
 /// Takes the rules away that a table of ours stands for in others' chains. Says where they were, and what stood in the way.
 ///
 /// # Errors
 /// [`KernelError`] when nf_tables cannot be spoken to.
 pub async fn remove_guests(table: &OurTable) -> Result<(Vec<String>, Option<String>), KernelError> {
-    forward::remove(&table.name, table.family).await
+    match forward::remove(&table.name, table.family).await {
+        Err(error) if super::lacks_nf_tables(&error) => Ok((Vec::new(), None)),
+        removed => removed,
+    }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use testkit::world::{CONFIG, Member, PATIENCE, SUBNET_FILE, SUBNETS, VTEP, World};
-use testkit::{AgentOptions, Container, Entry, Mesh, wait_for};
+use testkit::{AgentOptions, Container, Entry, Host, Mesh, wait_for};
 
 use crate::Agents;
 use crate::outside::Knocks;
@@ -91,8 +91,7 @@ impl Scene {
         let name = format!("{}{}", if which == Which::Flanneld { 'f' } else { 'l' }, self.parties.len() + 1);
         let host = self.world.lab.host(&name)?;
         if which == Which::Flanneld {
-            // flanneld leaves that to whoever sets the host up; loden switches it on itself.
-            host.run(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"])?;
+            forward(&host)?;
         }
         let mut member = Member::on(host, self.options(which)?)?;
         member.agent.wait_ready(PATIENCE)?;
@@ -157,4 +156,9 @@ impl Scene {
         }
         Ok(start.elapsed())
     }
+}
+
+/// Switches forwarding on. flanneld leaves that to whoever sets the host up; loden does it itself.
+pub(crate) fn forward(host: &Host) -> Result<()> {
+    host.run(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"]).map(drop)
 }

@@ -28,7 +28,7 @@ pub use self::leftovers::flanneld_filters;
 pub(super) use self::leftovers::remove as remove_leftovers;
 use self::legacy::Saved;
 use self::native::{Hosts, Place};
-use self::ruleset::plan;
+use self::ruleset::{has_ours, plan};
 use self::xtables::ToolError;
 
 /// After a look at others' chains the next one waits ten times as long as it took, and at least so long: they may change all the time.
@@ -174,7 +174,7 @@ impl Forward {
                 self.cleared.extend(change.put.is_none().then(|| name.clone()));
                 requests.extend(native::requests(host, &change, family, &self.mark));
             }
-            if change.is_empty() && host.rules.get(&host.place.chain).into_iter().flatten().any(|rule| rule.ours.is_some()) {
+            if change.is_empty() && host.holds_ours() {
                 right.insert(name);
             }
         }
@@ -200,8 +200,7 @@ impl Forward {
             self.retries.refused_by_kernel(Part::Native, reason, repair, now);
             return Ok(());
         }
-        let ours = |host: &&native::Host| host.rules.get(&host.place.chain).into_iter().flatten().any(|rule| rule.ours.is_some());
-        self.native_right = hosts.iter().filter(ours).map(|host| host.place.to_string()).collect();
+        self.native_right = hosts.iter().filter(|host| host.holds_ours()).map(|host| host.place.to_string()).collect();
         self.looked = true;
         self.retries.right(Part::Native);
         if repair {
@@ -247,7 +246,7 @@ impl Forward {
         self.note = None;
         let name = format!("{}-legacy {LEGACY_TABLE} {LEGACY_CHAIN}", facts(family).xtables);
         if change.is_empty() {
-            let there = saved.ruleset(&self.mark).get(LEGACY_CHAIN).into_iter().flatten().any(|rule| rule.ours.is_some());
+            let there = saved.ruleset(&self.mark).get(LEGACY_CHAIN).is_some_and(|rules| has_ours(rules));
             self.legacy_right = there.then_some(name).into_iter().collect();
             self.retries.right(Part::Legacy);
             return;
@@ -362,11 +361,30 @@ fn explained(refusal: &Refusal) -> String {
     format!("{}{remedy}", refusal.reason())
 }
 
+/// The mark of a table's rules, whatever network they name.
+fn any_network(owner: &str, family: Family) -> Result<Mark, KernelError> {
+    let nobody = |error: lease::SubnetError| KernelError::Protocol { call: "name all addresses", reason: error.to_string() };
+    let network = Subnet::containing(facts(family).unspecified, 0).map_err(nobody)?;
+    Ok(Mark { owner: owner.to_owned(), network })
+}
+
+/// Whether some chain of others' holds rules that bear a table's name.
+pub(super) async fn somewhere(owner: &str, family: Family) -> Result<bool, KernelError> {
+    let forward = Forward::open(any_network(owner, family)?, false, Duration::ZERO)?;
+    if native::look(family, &forward.mark).await?.hosts.iter().any(native::Host::holds_ours) {
+        return Ok(true);
+    }
+    let legacy = xtables::tables(family).unwrap_or_default().iter().any(|table| table == LEGACY_TABLE);
+    Ok(legacy
+        && forward
+            .saved()
+            .await
+            .is_ok_and(|(saved, _)| saved.ruleset(&forward.mark).get(LEGACY_CHAIN).is_some_and(|rules| has_ours(rules))))
+}
+
 /// Takes the rules away that bear a table's name, from wherever they are. Says where that was, and what stood in the way.
 pub(super) async fn remove(owner: &str, family: Family) -> Result<(Vec<String>, Option<String>), KernelError> {
-    let everything = Subnet::containing(facts(family).unspecified, 0)
-        .map_err(|error| KernelError::Protocol { call: "name all addresses", reason: error.to_string() })?;
-    let mut forward = Forward::open(Mark { owner: owner.to_owned(), network: everything }, false, Duration::ZERO)?;
+    let mut forward = Forward::open(any_network(owner, family)?, false, Duration::ZERO)?;
     let now = Instant::now();
     forward.native(now).await?;
     forward.legacy(now).await;

@@ -18,7 +18,7 @@ use super::super::message::{
 use super::super::net::{Side, accept};
 use super::super::{INET, PREFIX, TableId};
 use super::Mark;
-use super::ruleset::{Change, End, Ours, Rule, Ruleset, Spot, always_leads_to};
+use super::ruleset::{Change, End, Ours, Rule, Ruleset, Spot, always_leads_to, has_ours};
 use crate::kernel::{KernelError, Message};
 
 /// Of a rule: its number, the rule that it is put before, and what its owner wrote to it.
@@ -56,6 +56,12 @@ pub(super) struct Host {
     pub(super) drops: bool,
     pub(super) rules: Ruleset,
     handles: Vec<u64>,
+}
+
+impl Host {
+    pub(super) fn holds_ours(&self) -> bool {
+        self.rules.get(&self.place.chain).is_some_and(|rules| has_ours(rules))
+    }
 }
 
 /// All of them, and the chains whose rules were looked at.

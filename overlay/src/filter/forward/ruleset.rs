@@ -103,6 +103,11 @@ pub(super) fn plan(rules: &Ruleset, chain: &str, drops_at_end: bool, wanted: boo
     Change { delete: ours.into_iter().map(|(at, _)| at).collect(), put: spot }
 }
 
+/// Whether a rule of ours is among them, right or not.
+pub(super) fn has_ours(rules: &[Rule]) -> bool {
+    rules.iter().any(|rule| rule.ours.is_some())
+}
+
 /// The chains that a chain always leads to.
 pub(super) fn always_leads_to(rules: &[Rule]) -> impl Iterator<Item = &str> {
     rules.iter().filter(|rule| rule.always).filter_map(|rule| match &rule.end {

@@ -5,6 +5,7 @@ mod direct;
 mod docker;
 mod dual;
 mod filter;
+mod matrix;
 mod mesh;
 mod takeover;
 mod together;
@@ -24,6 +25,7 @@ pub const FLANNELD: &[Family] = &[
     Family { name: "dual", cases: dual::CASES },
     Family { name: "direct", cases: direct::CASES },
     Family { name: "filter", cases: filter::CASES },
+    Family { name: "matrix", cases: matrix::CASES },
 ];
 
 /// Those beside a real Docker.
