@@ -6,12 +6,13 @@
 use std::fs;
 use std::path::Path;
 
-use lease::{Boot, MacAddr, Owner, Vni};
+use lease::{Boot, Family, MacAddr, Owner, Vni};
 use sha2::{Digest, Sha256};
 
-/// What the digests begin with, so that neither is ever taken for another use of the machine's id (machine-id(5) asks for that).
+/// What the digests begin with, so that none is ever taken for another use of the machine's id (machine-id(5) asks for that).
 const OWNER_DOMAIN: &str = "loden owner v1";
 const VTEP_DOMAIN: &str = "loden vtep mac v1";
+const VTEP_V6_DOMAIN: &str = "loden vtep mac v1 ipv6";
 const BOOT_DOMAIN: &str = "loden boot v1";
 
 /// Where the machine's id is (machine-id(5)); the second is D-Bus's, on machines without systemd.
@@ -65,8 +66,9 @@ pub fn boot() -> Option<Boot> {
 
 /// The VTEP's MAC where neither the lease nor the device has one: the same at every start.
 #[must_use]
-pub fn vtep_mac(owner: Owner, vni: Vni) -> MacAddr {
-    let digest = digest(&[VTEP_DOMAIN.as_bytes(), owner.to_string().as_bytes(), &vni.get().to_be_bytes()]);
+pub fn vtep_mac(owner: Owner, vni: Vni, family: Family) -> MacAddr {
+    let domain = family.pick(VTEP_DOMAIN, VTEP_V6_DOMAIN);
+    let digest = digest(&[domain.as_bytes(), owner.to_string().as_bytes(), &vni.get().to_be_bytes()]);
     MacAddr::new(first(&digest)).locally_administered()
 }
 
@@ -118,13 +120,14 @@ mod tests {
     fn the_derivation_is_a_promise_and_stays_what_it_is() {
         let owner = machine(ID).owner(CARD);
         assert_eq!(owner.to_string(), "dc0fe6da37acde96a41598d5f03e325d");
-        assert_eq!(vtep_mac(owner, Vni::new(1).unwrap()).to_string(), "b2:6e:ec:24:3d:de");
+        assert_eq!(vtep_mac(owner, Vni::new(1).unwrap(), Family::V4).to_string(), "b2:6e:ec:24:3d:de");
     }
 
     #[test]
-    fn the_vtep_mac_is_a_local_station_address_of_its_own_for_each_vni() {
+    fn the_vtep_mac_is_a_local_station_address_of_its_own_for_each_vni_and_family() {
         let owner = machine(ID).owner(CARD);
-        let macs: Vec<MacAddr> = (0..64).map(|vni| vtep_mac(owner, Vni::new(vni).unwrap())).collect();
+        let macs: Vec<MacAddr> =
+            (0..64).flat_map(|vni| Family::ALL.map(|family| vtep_mac(owner, Vni::new(vni).unwrap(), family))).collect();
         assert!(macs.iter().all(|mac| mac.is_station() && *mac == mac.locally_administered()));
         let mut distinct = macs.clone();
         distinct.sort();

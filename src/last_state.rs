@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
-use lease::{Entry, Expiry, LeaseKey, LeaseRecord, Revision, Subnet};
+use lease::{Entry, Expiry, LeaseKey, LeaseRecord, Revision, Subnet, excerpt};
 use overlay::Peer;
 use serde::{Deserialize, Serialize};
 
@@ -155,7 +155,7 @@ impl LastState {
 
     fn head(line: &str) -> Result<Self, String> {
         let Head { loden_state, config_key, config, key, record, ends, written } =
-            serde_json::from_str(line).map_err(|error| error.to_string())?;
+            serde_json::from_str(line).map_err(|error| excerpt(&error.to_string()))?;
         if loden_state != FORMAT {
             return Err(format!("format {loden_state} is not known here, only {FORMAT} is"));
         }
@@ -270,5 +270,8 @@ mod tests {
             assert!(error.starts_with(words), "{error}");
         }
         assert!(LastState::parse(&[0xff, 0xfe, b'\n'][..]).is_err());
+        let long = format!("\"{}\"\n", "x".repeat(5000));
+        let error = LastState::parse(long.as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 200, "a long value is not quoted as a whole: {error}");
     }
 }

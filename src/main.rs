@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use loden::cli::{self, Invocation};
-use loden::{agent, commands, conceal, logging, privilege, status};
+use loden::{agent, commands, conceal, conflicts, logging, privilege, status};
 
 fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
@@ -34,8 +34,10 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
         Invocation::Agent(options) => {
             logging::start(options.verbosity);
             conceal::password(&options);
+            let flannelds = conflicts::flannelds();
+            conflicts::refuse_beside(&flannelds, &options)?;
             privilege::narrow(options.healthz.map(|address| address.port()))?;
-            agent::run(*options)?;
+            agent::run(*options, flannelds)?;
             String::new()
         }
         Invocation::Status(options) => {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use lease::Family as AddressFamily;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -16,6 +17,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
+use crate::status::Count;
+
 /// When the lease ends if nobody renews it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseEnd {
@@ -25,6 +28,23 @@ pub enum LeaseEnd {
     Never,
     /// Then.
     At(Instant),
+}
+
+/// How one family's data plane stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlaneGauges {
+    /// Other hosts whose leases are in force.
+    pub peers: usize,
+    /// Lease records that are not used.
+    pub rejected: usize,
+    /// Keys that name no subnet.
+    pub stray: usize,
+    /// Peers that the store suddenly lacks and that are kept for now.
+    pub held: usize,
+    /// Entries that the kernel should hold.
+    pub desired: Count,
+    /// Entries of ours that the kernel holds.
+    pub observed: Count,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,6 +70,8 @@ pub struct Metrics {
     stray: Gauge,
     held: Gauge,
     stale: Gauge,
+    /// IPv4 and IPv6.
+    planes: Mutex<(PlaneGauges, PlaneGauges)>,
 }
 
 /// From 10 µs, one entry's plan, to 20 s, far beyond the plan for 50 000 peers: 22 buckets, each twice the one before.
@@ -124,22 +146,27 @@ impl Metrics {
             stray,
             held,
             stale,
+            planes: Mutex::default(),
         }
     }
 
-    /// Other hosts whose leases are in force.
-    pub fn set_peers(&self, count: usize) {
-        self.peers.set(whole(count));
-    }
-
-    /// How many entries of a kind the kernel should hold.
-    pub fn set_desired(&self, kind: &'static str, count: u64) {
-        self.desired.get_or_create(&KindLabel { kind }).set(whole(count));
-    }
-
-    /// How many entries of a kind of ours the kernel holds.
-    pub fn set_observed(&self, kind: &'static str, count: u64) {
-        self.observed.get_or_create(&KindLabel { kind }).set(whole(count));
+    /// How one family's data plane stands now. Entries of both families are counted together; of hosts, keys and records, which the
+    /// families mostly share, the larger number counts.
+    pub fn set_plane(&self, family: AddressFamily, now: PlaneGauges) {
+        let mut planes = self.planes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (v4, v6) = &mut *planes;
+        *family.pick(&mut *v4, &mut *v6) = now;
+        let most = |of: fn(&PlaneGauges) -> usize| whole(of(v4).max(of(v6)));
+        self.peers.set(most(|plane| plane.peers));
+        self.rejected.set(most(|plane| plane.rejected));
+        self.stray.set(most(|plane| plane.stray));
+        self.held.set(most(|plane| plane.held));
+        for (gauges, v4, v6) in [(&self.desired, v4.desired, v6.desired), (&self.observed, v4.observed, v6.observed)] {
+            for (kind, count) in [("neighbour", v4.neighbours + v6.neighbours), ("fdb", v4.fdb + v6.fdb), ("route", v4.routes + v6.routes)]
+            {
+                gauges.get_or_create(&KindLabel { kind }).set(whole(count));
+            }
+        }
     }
 
     /// So many things that somebody had undone were put right.
@@ -177,21 +204,6 @@ impl Metrics {
         *self.lease_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
     }
 
-    /// How many lease records are not used.
-    pub fn set_rejected(&self, count: usize) {
-        self.rejected.set(whole(count));
-    }
-
-    /// How many keys name no subnet.
-    pub fn set_stray(&self, count: usize) {
-        self.stray.set(whole(count));
-    }
-
-    /// Peers that the store suddenly lacks and that are kept for now.
-    pub fn set_held(&self, count: usize) {
-        self.held.set(whole(count));
-    }
-
     /// Whether the agent goes on from its last state on disk.
     pub fn set_stale(&self, stale: bool) {
         self.stale.set(i64::from(stale));
@@ -224,17 +236,16 @@ mod tests {
     #[test]
     fn the_text_has_every_metric_by_its_promised_name() {
         let metrics = Metrics::new();
-        metrics.set_peers(3);
-        metrics.set_desired("neighbour", 3);
-        metrics.set_observed("route", 2);
+        let count = |neighbours, routes| Count { neighbours, fdb: 0, routes };
+        let plane = PlaneGauges { peers: 3, rejected: 1, stray: 2, desired: count(2, 0), observed: count(0, 2), ..PlaneGauges::default() };
+        metrics.set_plane(AddressFamily::V4, plane);
+        metrics.set_plane(AddressFamily::V6, PlaneGauges { desired: count(1, 0), ..PlaneGauges::default() });
         metrics.healed("route", 1);
         metrics.failed("fdb", 1);
         metrics.sent_batches(4);
         metrics.planned(Duration::from_micros(15));
         metrics.applied(Duration::from_millis(1));
         metrics.set_store_up(true);
-        metrics.set_rejected(1);
-        metrics.set_stray(2);
         let text = metrics.render();
         for line in [
             "loden_peers 3",

@@ -64,6 +64,12 @@ fn called_flanneld_it_takes_flannelds_flags_without_a_command() {
     let output = Command::new(&flanneld).args(["-etcd-prefix", "/x", "-help"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert!(out(&output).contains("Usage: flanneld"), "{}", out(&output));
+    let output = Command::new(&flanneld).arg("-h").output().unwrap();
+    assert!(output.status.code() == Some(0) && out(&output).contains("Usage: flanneld"), "{}{}", out(&output), err(&output));
+    for word in ["-version", "--version", "-version=true"] {
+        let output = Command::new(&flanneld).arg(word).output().unwrap();
+        assert_eq!((output.status.code(), out(&output)), (Some(0), concat!("loden ", env!("CARGO_PKG_VERSION"), "\n")), "{word}");
+    }
     assert_eq!(Command::new(&flanneld).arg("--bogus").output().unwrap().status.code(), Some(2));
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 pub use error::ConfigError;
 
-use crate::{LeaseKey, Mtu, Subnet, Vni};
+use crate::{Family, LeaseKey, Mtu, Subnet, Vni};
 
 /// The network configuration, validated: what stands under `<prefix>/config`. It is read with [`str::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,17 @@ pub struct VxlanConfig {
 }
 
 impl NetworkConfig {
+    /// Where the subnets of a family come from; none where it is off.
+    #[must_use]
+    pub fn pool(&self, family: Family) -> Option<Pool> {
+        family.pick(self.v4, self.v6)
+    }
+
+    /// The families that are on: IPv4 first.
+    pub fn families(&self) -> impl Iterator<Item = Family> + '_ {
+        Family::ALL.into_iter().filter(|family| self.pool(*family).is_some())
+    }
+
     /// Whether a lease of this key is one that this configuration hands out: the same families, and each subnet from its pool.
     #[must_use]
     pub fn admits(&self, key: LeaseKey) -> bool {

@@ -4,7 +4,8 @@
 pub(crate) const EXCERPT_MAX: usize = 128;
 
 /// The text, or its beginning with an ellipsis after it.
-pub(crate) fn excerpt(text: &str) -> String {
+#[must_use]
+pub fn excerpt(text: &str) -> String {
     match text.char_indices().nth(EXCERPT_MAX) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),

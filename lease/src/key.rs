@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
+use crate::Family;
 use crate::excerpt::excerpt;
 use crate::subnet::{Subnet, parse_len};
 
@@ -54,6 +55,12 @@ impl LeaseKey {
     #[must_use]
     pub fn v6(self) -> Option<Subnet> {
         self.v6.map(|v6| Subnet::without_host_bits(v6.into()))
+    }
+
+    /// The subnet of a family, where there is one.
+    #[must_use]
+    pub fn subnet(self, family: Family) -> Option<Subnet> {
+        family.pick(self.v4(), self.v6())
     }
 
     /// Whether the two have an address in common, in either family.

@@ -1,8 +1,8 @@
 //! What a host says of itself in its lease.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{Boot, MacAddr, Owner, Vni};
+use crate::{Boot, Family, MacAddr, Owner, Vni};
 
 /// One host's lease record, the value under its key, as far as loden reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,20 @@ pub struct LeaseRecord {
     pub owner: Option<Owner>,
     /// The boot in which it wrote it; none where flanneld did.
     pub boot: Option<Boot>,
+}
+
+impl LeaseRecord {
+    /// Where the host is reached in a family.
+    #[must_use]
+    pub fn public_address(&self, family: Family) -> Option<IpAddr> {
+        family.pick(self.public_ip.map(IpAddr::from), self.public_ipv6.map(IpAddr::from))
+    }
+
+    /// The host's VTEP of a family.
+    #[must_use]
+    pub fn vtep_of(&self, family: Family) -> Option<VtepData> {
+        family.pick(self.vtep, self.vtep_v6)
+    }
 }
 
 /// The backend that a record names.

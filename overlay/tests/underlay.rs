@@ -10,6 +10,10 @@ use overlay::underlay::{Choice, Interfaces, choose, find};
 
 use crate::common::{in_namespace, json, sh};
 
+fn of(family: Family) -> lease::Family {
+    family.pick(lease::Family::V4, lease::Family::V6)
+}
+
 /// Two uplinks, both with a default route, and a tunnel of our own.
 fn machine(family: Family) {
     let (a, b) = (family.pick("192.0.2", "2001:db8:a:"), family.pick("198.51.100", "2001:db8:b:"));
@@ -27,7 +31,7 @@ fn interfaces_are_read_as_ip_lists_them() {
     for family in Family::BOTH {
         in_namespace(|| async move {
             machine(family);
-            let read = Interfaces::read(family == Family::V6, None).await.unwrap();
+            let read = Interfaces::read(&[of(family)], None).await.unwrap();
             let listed = json(&format!("ip {} -j address show", family.ip()));
             for link in json("ip -j link show") {
                 let interface = read.list.iter().find(|interface| link["ifname"] == interface.name).unwrap();
@@ -36,7 +40,8 @@ fn interfaces_are_read_as_ip_lists_them() {
                 let listed = listed.iter().find(|listed| listed["ifname"] == interface.name);
                 let listed = listed.and_then(|listed| listed["addr_info"].as_array()).cloned().unwrap_or_default();
                 let listed: Vec<_> = listed.iter().map(|address| address["local"].as_str().unwrap().to_owned()).collect();
-                assert_eq!(interface.addresses.iter().map(|address| address.address.to_string()).collect::<Vec<_>>(), listed);
+                let read = interface.addresses.iter().filter(|address| lease::Family::of(address.address) == of(family));
+                assert_eq!(read.map(|address| address.address.to_string()).collect::<Vec<_>>(), listed);
             }
         });
     }
@@ -47,10 +52,10 @@ fn the_default_route_of_the_lowest_metric_decides() {
     for family in Family::BOTH {
         in_namespace(|| async move {
             machine(family);
-            let read = Interfaces::read(family == Family::V6, None).await.unwrap();
-            let underlay = choose(&Choice::default(), &read).unwrap();
+            let read = Interfaces::read(&[of(family)], None).await.unwrap();
+            let underlay = choose(&Choice::default(), &[of(family)], &read).unwrap();
             assert_eq!((underlay.name.as_str(), underlay.mtu.0), ("up1", 1400));
-            assert_eq!(underlay.address, family.pick("198.51.100.7", "2001:db8:b::7").parse::<IpAddr>().unwrap());
+            assert_eq!(underlay.end(of(family)).unwrap().address, family.pick("198.51.100.7", "2001:db8:b::7").parse::<IpAddr>().unwrap());
         });
     }
 }
@@ -61,14 +66,14 @@ fn can_reach_asks_the_kernel() {
         in_namespace(|| async move {
             machine(family);
             let target = Some(family.pick("192.0.2.99", "2001:db8:a::99").parse().unwrap());
-            let underlay = find(&Choice { can_reach: target, ..Choice::default() }, family == Family::V6).await.unwrap();
+            let underlay = find(&Choice { can_reach: target, ..Choice::default() }, &[of(family)]).await.unwrap();
             assert_eq!(underlay.name, "up0");
-            assert_eq!(underlay.address, family.pick("192.0.2.7", "2001:db8:a::7").parse::<IpAddr>().unwrap());
+            assert_eq!(underlay.end(of(family)).unwrap().address, family.pick("192.0.2.7", "2001:db8:a::7").parse::<IpAddr>().unwrap());
 
             sh(&format!("ip {} route del default && ip {} route del default", family.ip(), family.ip()));
             let target = Some(family.pick("203.0.113.1", "2001:db8:c::1").parse().unwrap());
-            let read = Interfaces::read(family == Family::V6, target).await.unwrap();
-            assert_eq!((read.reach, read.default), (None, None));
+            let read = Interfaces::read(&[of(family)], target).await.unwrap();
+            assert_eq!((read.reach, read.default_route(of(family))), (None, None));
         });
     }
 }

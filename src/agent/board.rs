@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::dataplane::Dataplane;
-use crate::status::Underlay;
+use super::planes::Planes;
+use crate::status::{ConfigChanges, Underlay};
 use lease::keeper::LeaseState;
 use lease::{LeaseKey, Owner};
 
@@ -19,13 +19,15 @@ pub(crate) struct Facts {
     pub(crate) lease: Option<watch::Receiver<LeaseState>>,
     /// The subnets, while the lease is being claimed again too.
     pub(crate) key: Option<LeaseKey>,
-    pub(crate) dataplane: Option<Arc<Dataplane>>,
+    pub(crate) planes: Option<Arc<Planes>>,
     /// Whether the store has named all peers before, in this process: what is known is then all there is to know for now.
     pub(crate) known: bool,
-    /// Whether the data plane's thread does not answer.
+    /// Whether a data plane's thread does not answer.
     pub(crate) stuck: bool,
     /// What is the matter with the newest network configuration, while an older one is in force.
     pub(crate) config: Option<String>,
+    /// What of the network configuration has changed since the start.
+    pub(crate) config_changes: ConfigChanges,
     /// Why the subnet file does not say what it should.
     pub(crate) subnet_file: Option<String>,
     /// When the last state was written that we go on from, in seconds of Unix time, because the store has not answered.

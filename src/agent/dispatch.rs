@@ -1,4 +1,4 @@
-//! From the store to the data plane: what the watch says, portion by portion, and what it says of our own key to the keeper.
+//! From the store to the data planes: what the watch says, portion by portion, and what it says of our own key to the keeper.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use lease::store::etcd::EtcdStore;
 use lease::{Event, LeaseKey, LeaseStore};
 use tokio::sync::mpsc;
 
-use super::dataplane::Dataplane;
+use super::planes::Planes;
 
 /// Portions of leases between the store and the dispatcher.
 const PORTIONS_AHEAD: usize = 2;
 
 /// Follows the store's leases until it is dropped.
-pub(super) async fn dispatch(store: EtcdStore, dataplane: Arc<Dataplane>, own: LeaseKey, tell: mpsc::Sender<Event>) {
+pub(super) async fn dispatch(store: EtcdStore, planes: Arc<Planes>, own: LeaseKey, tell: mpsc::Sender<Event>) {
     let (events, mut arriving) = mpsc::channel::<Vec<Event>>(PORTIONS_AHEAD);
     let forward = async {
         let mut own = Own { key: own, named: false };
@@ -22,7 +22,7 @@ pub(super) async fn dispatch(store: EtcdStore, dataplane: Arc<Dataplane>, own: L
                     return;
                 }
             }
-            if dataplane.leases.send(page).await.is_err() {
+            if !planes.send(page).await {
                 return;
             }
         }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lease::keeper::LeaseState;
-use lease::{Entry, LeaseKey, NetworkConfig};
+use lease::{Entry, Family, LeaseKey, NetworkConfig};
 use tokio::sync::watch;
 
 use super::board::Board;
-use super::dataplane::Dataplane;
+use super::follow::{offer, taken};
 use super::place::{self, Place};
+use super::planes::Planes;
 use super::sources::{ConfigFeed, Usable, usable};
 use crate::cli::Options;
 
@@ -23,12 +24,12 @@ pub(super) const UNDERLAY_CHANGED: &str = "the underlay has changed";
 const CONFIG_CHANGED: &str = "the network configuration has changed";
 
 /// Ends when the underlay is not what it was any more.
-pub(super) async fn underlay_change(options: &Options, place: &Place, dataplane: &Dataplane) -> &'static str {
+pub(super) async fn underlay_change(options: &Options, place: &Place, planes: &Planes) -> &'static str {
     // What changes from now on is told; what changed before has to be looked at.
-    let _ = dataplane.standing.clone().wait_for(Option::is_some).await;
+    let _ = planes.standing.clone().wait_for(Option::is_some).await;
     let mut missing = None;
     loop {
-        match place::find(&options.interface).await {
+        match place::find(&options.interface, &place.families()).await {
             Ok(now) if now.underlay != place.underlay => return UNDERLAY_CHANGED,
             Ok(_) => missing = None,
             // Down, or without address for now: what is in the kernel serves as well as anything.
@@ -40,7 +41,7 @@ pub(super) async fn underlay_change(options: &Options, place: &Place, dataplane:
                 missing = Some(error);
             }
         }
-        let told = dataplane.underlay.notified();
+        let told = planes.underlay.notified();
         if missing.is_some() {
             // An interface that comes back is another one to the kernel, of which nobody tells us: we have to look.
             let _ = tokio::time::timeout(UNDERLAY_PAUSE, told).await;
@@ -55,7 +56,7 @@ pub(super) async fn underlay_change(options: &Options, place: &Place, dataplane:
 pub(super) async fn other_underlay(options: &Options, place: &Place) -> &'static str {
     loop {
         tokio::time::sleep(UNDERLAY_PAUSE).await;
-        if place::find(&options.interface).await.is_ok_and(|now| now.underlay != place.underlay) {
+        if place::find(&options.interface, &place.families()).await.is_ok_and(|now| now.underlay != place.underlay) {
             return UNDERLAY_CHANGED;
         }
     }
@@ -74,37 +75,22 @@ pub(super) async fn other_config(feed: &mut ConfigFeed, key: &str, claimed_for: 
     }
 }
 
-/// Ends when there is another configuration that can be taken over while containers run. One that cannot is told of.
+/// Ends when there is another configuration that a running agent follows. One that it does not is told of.
 pub(super) async fn config_change(
     feed: &mut ConfigFeed,
     key: &str,
-    running: &NetworkConfig,
+    running: &Usable,
     own: LeaseKey,
+    place: &Place,
     board: &Board,
 ) -> anyhow::Result<&'static str> {
     loop {
         feed.changed().await.context("the configuration is no longer followed")?;
         let text = feed.borrow_and_update().clone().flatten();
-        let matter = match usable(text.as_deref(), key) {
-            Ok(Usable { config, .. }) if config == *running => None,
-            Ok(Usable { config, .. }) if may_follow(running, &config, own) => return Ok(CONFIG_CHANGED),
-            Ok(_) => Some(format!(
-                "{key} has changed in what containers depend on (network, subnets, VNI, port, backend): it takes effect when the agent is started again"
-            )),
-            Err(unusable) => Some(format!("{unusable}; the one before stays in force")),
-        };
-        if let Some(matter) = &matter {
-            tracing::error!(matter, "network configuration not taken over");
+        if taken(offer(text.as_deref(), key, running, own, place), board).is_some() {
+            return Ok(CONFIG_CHANGED);
         }
-        board.change(|facts| facts.config = matter);
     }
-}
-
-/// Whether the new configuration leaves alone what containers and other hosts depend on: network, subnet, VNI, port.
-fn may_follow(running: &NetworkConfig, new: &NetworkConfig, own: LeaseKey) -> bool {
-    let (lease::Backend::Vxlan(before), lease::Backend::Vxlan(after)) = (&running.backend, &new.backend) else { return false };
-    let same_network = running.v4.map(|pool| (pool.network, pool.subnet_len)) == new.v4.map(|pool| (pool.network, pool.subnet_len));
-    same_network && new.admits(own) && (before.vni, before.port, before.gbp) == (after.vni, after.port, after.gbp)
 }
 
 /// Ends when the lease is held again with other subnets or another MAC than the data plane was started with: with that
@@ -115,8 +101,8 @@ pub(super) async fn lease_change(lease: &mut watch::Receiver<LeaseState>, starte
             return None;
         }
         if let LeaseState::Held(held) = &*lease.borrow_and_update() {
-            let vtep = |entry: &Entry| entry.record.as_ref().ok().and_then(|record| record.vtep);
-            if held.entry.key != started_with.key || vtep(&held.entry) != vtep(started_with) {
+            let vteps = |entry: &Entry| entry.record.as_ref().ok().map(|record| Family::ALL.map(|family| record.vtep_of(family)));
+            if held.entry.key != started_with.key || vteps(&held.entry) != vteps(started_with) {
                 return Some(held.entry.clone());
             }
         }

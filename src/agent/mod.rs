@@ -12,15 +12,20 @@ mod board;
 mod dataplane;
 mod dispatch;
 mod ends;
+mod follow;
 mod notices;
 mod peer_filter;
 mod place;
+mod planes;
 mod remember;
+mod report;
 mod reporter;
+mod room;
 mod session;
 mod sources;
 mod subnet_file;
 mod view;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,15 +37,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::cli::Options;
+use crate::conflicts::Flanneld;
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::{status, systemd};
 use board::Board;
+use room::Room;
 
 pub(crate) use place::{claim_for, find as find_place};
 use session::Sessions;
-pub(crate) use session::wanted;
 pub(crate) use sources::{Usable, store_of, usable};
+pub(crate) use wanted::{Wanted, wanted};
 
 /// How often the data plane is asked whether it lives.
 const PULSE: Duration = Duration::from_secs(10);
@@ -53,20 +60,20 @@ const SHORT_PAUSE: Duration = Duration::from_millis(200);
 /// Between a session that ended in an error and the next; one that ends sooner has ended early.
 const SESSION_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the agent until it is told to stop. The data plane stays as it is then.
+/// Runs the agent until it is told to stop, beside these flannelds of other networks. The data plane stays as it is then.
 ///
 /// # Errors
 /// What makes it useless to go on: options that cannot be used, an address that cannot be served on, another agent that
 /// runs here already.
-pub fn run(options: Options) -> anyhow::Result<()> {
+pub fn run(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let ended = runtime.block_on(agent(options));
+    let ended = runtime.block_on(agent(options, flannelds));
     // A file system that hangs must not keep us.
     runtime.shutdown_background();
     ended
 }
 
-async fn agent(options: Options) -> anyhow::Result<()> {
+async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "loden agent starts");
     if !options.without_effect.is_empty() {
         tracing::warn!(flags = options.without_effect.join(", "), "flags without effect in this release");
@@ -87,11 +94,12 @@ async fn agent(options: Options) -> anyhow::Result<()> {
     }
     let (ask, asked) = mpsc::channel(1);
     tasks.spawn(status::Server::bind(&options.subnet_file)?.serve(ask));
-    tasks.spawn(reporter::answer(asked, board.clone(), options.etcd.clone(), store.health(), say_ready.subscribe()));
+    let room = Room::take(&options.etcd, flannelds)?;
+    tasks.spawn(report::answer(asked, board.clone(), options.etcd.clone(), store.health(), say_ready.subscribe()));
     tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready));
     tasks.spawn(pulse(board.clone()));
     let config = sources::follow_config(store.clone(), &mut tasks);
-    let sessions = Sessions::new(options, store, metrics, board, config);
+    let sessions = Sessions::new(options, store, metrics, board, config, room);
     let stopped = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -129,9 +137,9 @@ async fn pulse(board: Board) {
     let period = systemd::watchdog_period().map_or(PULSE, |period| period.min(PULSE));
     let mut still = false;
     loop {
-        let dataplane = board.look().borrow().dataplane.clone();
-        let alive = match dataplane {
-            Some(dataplane) => tokio::time::timeout(period, dataplane.ping()).await.is_ok(),
+        let planes = board.look().borrow().planes.clone();
+        let alive = match planes {
+            Some(planes) => tokio::time::timeout(period, planes.ping()).await.is_ok(),
             None => true,
         };
         if alive {

@@ -11,14 +11,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lease::keeper::{Held, LeaseState};
 use lease::store::Health;
 use lease::store::etcd::EtcdStore;
-use lease::{Entry, Subnet};
+use lease::{Entry, Family, Owner, Subnet};
 use overlay::Peer;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::dataplane::Dataplane;
-use super::place::Place;
+use super::ends::UNDERLAY_PAUSE;
+use super::place;
+use super::planes::Planes;
 use super::sources::{Usable, usable};
+use crate::cli::Options;
 use crate::last_state::LastState;
 
 /// How long a store may leave the first question without an answer before it counts as away.
@@ -44,7 +46,7 @@ pub(super) struct Known {
 }
 
 /// Returns what an earlier run knew as soon as the store is plainly away; never, where there is nothing to go on from.
-pub(super) async fn when_the_store_is_away(path: Option<&Path>, store: &EtcdStore, place: &Place) -> Known {
+pub(super) async fn when_the_store_is_away(options: &Options, store: &EtcdStore, owner: Option<Owner>) -> Known {
     let mut health = lease::LeaseStore::health(store);
     let mut away = async |limit| {
         let down = health.wait_for(|health| matches!(health, Health::Down(_)));
@@ -54,7 +56,7 @@ pub(super) async fn when_the_store_is_away(path: Option<&Path>, store: &EtcdStor
         // It has answered, and may still go.
         away(Duration::MAX).await;
     }
-    match load(path, &store.config_key(), place).await {
+    match load(options, &store.config_key(), owner).await {
         Ok(known) => known,
         Err(reason) => {
             tracing::warn!(reason, "the store is away, and there is no last state to go on from: waiting for the store");
@@ -63,8 +65,8 @@ pub(super) async fn when_the_store_is_away(path: Option<&Path>, store: &EtcdStor
     }
 }
 
-async fn load(path: Option<&Path>, config_key: &str, place: &Place) -> Result<Known, String> {
-    let path = path.ok_or("--state-file is none")?.to_owned();
+async fn load(options: &Options, config_key: &str, owner: Option<Owner>) -> Result<Known, String> {
+    let path = options.state_file.clone().ok_or("--state-file is none")?;
     let shown = path.display().to_string();
     let read = tokio::task::spawn_blocking(move || LastState::read(&path)).await.map_err(|error| error.to_string())?;
     let read = read.map_err(|error| format!("{shown}: {:#}", anyhow::Error::new(error)))?;
@@ -72,9 +74,6 @@ async fn load(path: Option<&Path>, config_key: &str, place: &Place) -> Result<Kn
     let refuse = |what: String| Err(format!("{shown} {what}"));
     if state.config_key != config_key {
         return refuse(format!("is of the network under {}, not {config_key}", state.config_key));
-    }
-    if state.record.owner != Some(place.owner) {
-        return refuse("was written by another machine, or with another network card".to_owned());
     }
     if state.written > unix(SystemTime::now() + CLOCK_SLACK) {
         return refuse(
@@ -85,7 +84,25 @@ async fn load(path: Option<&Path>, config_key: &str, place: &Place) -> Result<Kn
         return refuse("speaks of a lease that has ended since: the subnet may be another host's".to_owned());
     }
     let usable = usable(Some(&state.config), config_key).map_err(|error| format!("{shown}: {error}"))?;
+    let owner = match owner {
+        Some(owner) => owner,
+        None => whoever_we_are(options, &usable).await,
+    };
+    if state.record.owner != Some(owner) {
+        return refuse("was written by another machine, or with another network card".to_owned());
+    }
     Ok(Known { usable, entry: state.entry(), peers, written: state.written })
+}
+
+/// Our identity goes by the underlay's card, which may not be there yet.
+async fn whoever_we_are(options: &Options, usable: &Usable) -> Owner {
+    let families: Vec<Family> = usable.config.families().collect();
+    loop {
+        if let Ok(place) = place::find(&options.interface, &families).await {
+            return place.owner;
+        }
+        tokio::time::sleep(UNDERLAY_PAUSE).await;
+    }
 }
 
 fn unix(time: SystemTime) -> u64 {
@@ -98,7 +115,7 @@ pub(super) struct Running {
     pub(super) path: PathBuf,
     pub(super) config_key: String,
     pub(super) config: String,
-    pub(super) dataplane: Arc<Dataplane>,
+    pub(super) planes: Arc<Planes>,
     pub(super) lease: watch::Receiver<LeaseState>,
 }
 
@@ -106,7 +123,7 @@ impl Running {
     /// Writes the state down a little after each change of leases, all of which the store has named. A lease that another
     /// host holds now is forgotten at once.
     pub(super) async fn keep(mut self) {
-        let mut news = self.dataplane.news.clone();
+        let mut news = self.planes.news.clone();
         let (mut due, mut earliest) = (Some(Instant::now() + SETTLE), Instant::now());
         let mut said = None;
         loop {
@@ -169,7 +186,7 @@ impl Running {
     async fn send_peers(&self, portions: mpsc::Sender<io::Result<Vec<Peer>>>) {
         let mut after: Option<Subnet> = None;
         loop {
-            let portion = self.dataplane.peers(after).await.ok_or_else(|| io::Error::other("the data plane does not answer"));
+            let portion = self.planes.peers(after).await.ok_or_else(|| io::Error::other("the data plane does not answer"));
             let last = match &portion {
                 Ok(peers) => peers.last().map(|peer| peer.subnet),
                 Err(_) => None,

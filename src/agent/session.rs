@@ -8,20 +8,24 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use lease::keeper::{Held, Keeper, LeaseState};
 use lease::store::etcd::EtcdStore;
-use lease::{Entry, Event, MacAddr, NetworkConfig, Owner, Rng, VtepData, VxlanConfig};
-use overlay::underlay::Underlay;
-use overlay::{Direct, Ground, Local, Peer, VtepSpec};
+use lease::{Entry, Event, Family, NetworkConfig, Owner, Rng};
+use overlay::underlay::{End, Underlay};
+use overlay::{Ground, Local, Peer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::board::{Board, Facts};
-use super::dataplane::{Dataplane, Job, Standing};
+use super::dataplane::{Job, Standing};
 use super::dispatch::dispatch;
 use super::ends::{self, UNDERLAY_PAUSE};
+use super::follow;
 use super::place::{self, Place};
+use super::planes::Planes;
 use super::remember::{self, Known, Running};
+use super::room::Room;
 use super::sources::{ConfigFeed, Unusable, Usable, next_usable};
 use super::subnet_file;
+use super::wanted::{self, Wanted, wanted};
 use crate::cli::Options;
 use crate::metrics::Metrics;
 use crate::status;
@@ -34,6 +38,7 @@ pub(super) struct Sessions {
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: Board,
     pub(super) feed: ConfigFeed,
+    room: Room,
     memory: Memory,
 }
 
@@ -42,6 +47,8 @@ pub(super) struct Sessions {
 struct Memory {
     /// Who we are: decided once, so that an underlay with another network card does not make us another host.
     owner: Option<Owner>,
+    /// Where we stood last.
+    place: Option<Place>,
     /// The lease that we have held: from then on it is that one or none, since containers have their addresses from it.
     held: Option<Entry>,
     /// The same, as it stood when the last session ended, if it was ours then.
@@ -54,8 +61,8 @@ struct Memory {
 }
 
 impl Sessions {
-    pub(super) fn new(options: Options, store: EtcdStore, metrics: Arc<Metrics>, board: Board, feed: ConfigFeed) -> Self {
-        Self { options, store, metrics, board, feed, memory: Memory::default() }
+    pub(super) fn new(options: Options, store: EtcdStore, metrics: Arc<Metrics>, board: Board, feed: ConfigFeed, room: Room) -> Self {
+        Self { options, store, metrics, board, feed, room, memory: Memory::default() }
     }
 
     /// Runs until the underlay or the configuration changes in a way that asks for another session: says which.
@@ -64,20 +71,26 @@ impl Sessions {
     /// What keeps the session from going on; the next may have more luck.
     pub(super) async fn run_one(&mut self) -> anyhow::Result<&'static str> {
         let config_key = self.store.config_key();
-        let place = self.place().await;
-        let (usable, known) = self.configuration(&config_key, &place).await?;
-        let Usable { config, vxlan, text } = &usable;
-        let pool = config.v4.context("the configuration has no IPv4 network")?;
+        let (usable, known) = self.configuration(&config_key).await?;
+        let Usable { config, text } = &usable;
+        let place = tokio::select! {
+            place = place(&self.options, config, self.board.clone()) => place,
+            why = ends::other_config(&mut self.feed, &config_key, config) => return why,
+        };
+        let place = self.settle(place);
         // Before a lease is taken: where no VTEP can be made, none is needed.
-        if let Err(error) = overlay::vtep_spec(vxlan, &pool, pool.min, place.underlay.address, place.underlay.mtu, MacAddr::new([0; 6])) {
+        if let Err(error) = wanted::possible(&place, config) {
             tracing::error!(%error, "no VTEP can be made: waiting for another network configuration or underlay");
             self.board.blocked(error.to_string());
             return self.other_ground(&config_key, config, &place).await;
         }
 
+        if let Some(why) = self.find_room(&config_key, config, &place).await? {
+            return Ok(why);
+        }
         let mut tasks = JoinSet::new();
         let clear = Clear(self.board.clone());
-        let (keeper, mut lease, tell) = self.keeper(&place, &usable).await?;
+        let (keeper, mut lease, tell) = self.keeper(&place, config).await?;
         tasks.spawn(keeper.run());
         self.board.change(|facts| {
             facts.blocked = None;
@@ -92,33 +105,30 @@ impl Sessions {
             },
         };
         self.memory.held = Some(entry.clone());
-        let (spec, local) = wanted(&place, config, *vxlan, &entry)?;
-        let content = SubnetEnv::of_ipv4(pool.network, local.subnet, spec.mtu, self.options.ip_masq).render();
-        tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
-
-        let direct = if vxlan.direct_routing { Direct::WhereReachable } else { Direct::Never };
-        let ground = Ground { direct, ..Ground::tunnel(spec, local.subnet) };
-        let scope = ground.scope(Some(place.underlay.index));
-        let job = Job { scope, ground, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known };
-        let dataplane = Dataplane::start(job, Arc::clone(&self.metrics)).context("cannot start the data plane's thread")?;
-        let dataplane = Arc::new(dataplane);
+        let Wanted { planes, mtu } = wanted(&place, config, &entry)?;
+        let content = SubnetEnv::of(config, entry.key, mtu, self.options.ip_masq).render();
+        let job = |(ground, local)| self.job(&place, ground, local, known.clone());
+        let (planes, sum) =
+            Planes::start(planes.into_iter().map(job).collect(), &self.metrics).context("cannot start a data plane's thread")?;
+        let planes = Arc::new(planes);
+        tasks.spawn(sum.keep());
         let known_before = self.memory.complete;
         self.board.change(|facts| {
             facts.key = Some(entry.key);
             facts.known = known_before;
-            facts.dataplane = Some(Arc::clone(&dataplane));
+            facts.planes = Some(Arc::clone(&planes));
         });
-        tasks.spawn(dispatch(self.store.clone(), Arc::clone(&dataplane), entry.key, tell));
+        tasks.spawn(dispatch(self.store.clone(), Arc::clone(&planes), entry.key, tell));
         tasks.spawn(subnet_file::keep(self.options.subnet_file.clone(), content, self.board.clone(), Arc::clone(&self.metrics)));
         if let Some(path) = self.options.state_file.clone() {
             let (config_key, config) = (config_key.clone(), text.clone());
-            tasks.spawn(Running { path, config_key, config, dataplane: Arc::clone(&dataplane), lease: lease.clone() }.keep());
+            tasks.spawn(Running { path, config_key, config, planes: Arc::clone(&planes), lease: lease.clone() }.keep());
         }
-        tasks.spawn(freshen(self.board.clone(), lease.clone(), dataplane.standing.clone()));
-        let mut running = dataplane.standing.clone();
+        tasks.spawn(freshen(self.board.clone(), lease.clone(), planes.standing.clone()));
+        let mut running = planes.standing.clone();
         let why = tokio::select! {
-            why = ends::underlay_change(&self.options, &place, &dataplane) => Ok(why),
-            why = ends::config_change(&mut self.feed, &config_key, config, entry.key, &self.board) => why,
+            why = ends::underlay_change(&self.options, &place, &planes) => Ok(why),
+            why = ends::config_change(&mut self.feed, &config_key, &usable, entry.key, &place, &self.board) => why,
             changed = ends::lease_change(&mut lease, &entry) => match changed {
                 // Whoever wrote it, the other hosts go by it.
                 Some(changed) => {
@@ -127,10 +137,10 @@ impl Sessions {
                 }
                 None => Err(anyhow::anyhow!("the lease is no longer kept")),
             },
-            _ = async { while running.changed().await.is_ok() {} } => Err(anyhow::anyhow!("the data plane's thread has ended")),
+            _ = async { while running.changed().await.is_ok() {} } => Err(anyhow::anyhow!("a data plane's thread has ended")),
         };
-        self.memory.peers = dataplane.all_peers().await;
-        self.memory.complete |= dataplane.standing.borrow().as_ref().is_some_and(|standing| standing.complete);
+        self.memory.peers = planes.all_peers().await;
+        self.memory.complete |= planes.standing.borrow().as_ref().is_some_and(|standing| standing.complete);
         self.memory.last = match &*lease.borrow() {
             LeaseState::Held(held) => {
                 self.memory.held = Some(held.entry.clone());
@@ -141,42 +151,35 @@ impl Sessions {
         // The next session must not meet this one in the kernel.
         tasks.shutdown().await;
         drop(clear);
-        dataplane.stop().await;
+        planes.stop().await;
         if matches!(why, Ok(ends::UNDERLAY_CHANGED)) {
             self.store.reconnect();
         }
         why
     }
 
-    /// This host's place. Waits for an interface that will do, and says once what was looked for and what there is.
-    async fn place(&mut self) -> Place {
-        let mut said = None;
-        let mut place = loop {
-            match place::find(&self.options.interface).await {
-                Ok(place) => break place,
-                Err(error) => {
-                    let text = error.to_string();
-                    if said.as_ref() != Some(&text) {
-                        tracing::error!(error = text, "no interface for the tunnel yet");
-                        self.board.blocked(text.clone());
-                        said = Some(text);
-                    }
-                }
-            }
-            tokio::time::sleep(UNDERLAY_PAUSE).await;
-        };
+    /// Takes the place that was found as this session's. Who we are was decided once.
+    fn settle(&mut self, mut place: Place) -> Place {
         place.owner = *self.memory.owner.get_or_insert(place.owner);
         self.board.change(|facts| {
-            facts.underlay = Some(shown(&place));
+            facts.underlay = shown(&place);
             facts.owner = Some(place.owner);
             facts.warnings = place.warning.iter().cloned().collect();
-            facts.blocked = Some("waiting for the network configuration".to_owned());
         });
+        self.memory.place = Some(place.clone());
         place
     }
 
+    fn job(&self, place: &Place, ground: Ground, local: Local, known: Vec<Peer>) -> Job {
+        let scope = ground.scope(Some(place.underlay.index));
+        if let Some(spec) = &ground.vtep {
+            tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
+        }
+        Job { scope, ground, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known }
+    }
+
     /// The configuration, and the peers that an earlier run knew where the store is away.
-    async fn configuration(&mut self, key: &str, place: &Place) -> anyhow::Result<(Usable, Vec<Peer>)> {
+    async fn configuration(&mut self, key: &str) -> anyhow::Result<(Usable, Vec<Peer>)> {
         let board = self.board.clone();
         let refused = |unusable: &Unusable| {
             board.blocked(unusable.to_string());
@@ -187,13 +190,26 @@ impl Sessions {
                 }
             }
         };
+        self.board.blocked("waiting for the network configuration".to_owned());
         let silent = self.feed.borrow().is_none();
         if let Some(usable) = self.memory.config.clone().filter(|_| silent) {
             return Ok((usable, std::mem::take(&mut self.memory.peers)));
         }
+        // Containers run in what is in force: whatever ended the last session, what waits for a start goes on waiting.
+        let Memory { config: running, held, place, .. } = &mut self.memory;
+        if let (Some(running), Some(held), Some(place), false) = (running, held, place, silent) {
+            let text = self.feed.borrow_and_update().clone().flatten();
+            let offer = follow::offer(text.as_deref(), key, running, held.key, place);
+            if let Some((usable, changes)) = follow::taken(offer, &self.board) {
+                follow::followed(changes, &self.board);
+                *running = usable;
+            }
+            let running = running.clone();
+            return Ok((running, std::mem::take(&mut self.memory.peers)));
+        }
         let (usable, peers) = tokio::select! {
             usable = next_usable(&mut self.feed, key, refused) => (usable.context("the configuration is no longer followed")?, std::mem::take(&mut self.memory.peers)),
-            known = remember::when_the_store_is_away(self.options.state_file.as_deref(), &self.store, place), if silent => {
+            known = remember::when_the_store_is_away(&self.options, &self.store, self.memory.owner), if silent => {
                 let Known { usable, entry, peers, written } = known;
                 let age = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs().saturating_sub(written);
                 tracing::warn!(lease = %entry.key, peers = peers.len(), age_seconds = age, "the store is away: going on from the last state");
@@ -206,17 +222,49 @@ impl Sessions {
         Ok((usable, peers))
     }
 
+    /// Waits until nothing on this host stands in the network's way, and says once what does. With a reason where another underlay or
+    /// configuration comes first.
+    async fn find_room(&mut self, key: &str, config: &NetworkConfig, place: &Place) -> anyhow::Result<Option<&'static str>> {
+        let Self { options, board, feed, room, .. } = self;
+        let other_ground = async {
+            tokio::select! {
+                why = ends::other_config(feed, key, config) => why,
+                why = ends::other_underlay(options, place) => Ok(why),
+            }
+        };
+        tokio::pin!(other_ground);
+        let mut said = None;
+        loop {
+            let error = match room.claim(config).await {
+                Ok(warnings) => {
+                    board.change(|facts| facts.warnings.extend(warnings.iter().cloned()));
+                    return Ok(None);
+                }
+                Err(error) => error.to_string(),
+            };
+            if said.as_ref() != Some(&error) {
+                tracing::error!(error, "this host has no room for the network: waiting");
+                board.blocked(error.clone());
+                said = Some(error);
+            }
+            tokio::select! {
+                why = &mut other_ground => return why.map(Some),
+                () = tokio::time::sleep(UNDERLAY_PAUSE) => {}
+            }
+        }
+    }
+
     /// A keeper of this host's lease, which is not running yet.
     async fn keeper(
         &self,
         place: &Place,
-        usable: &Usable,
+        config: &NetworkConfig,
     ) -> anyhow::Result<(Keeper<EtcdStore>, watch::Receiver<LeaseState>, mpsc::Sender<Event>)> {
         let remembered = Remembered::read(&self.options.subnet_file);
         for warning in &remembered.warnings {
             tracing::warn!(%warning, "subnet file cannot be read: it will be written anew");
         }
-        let claim = place::claim_for(place, &usable.config, usable.vxlan, remembered.key()).await?;
+        let claim = place::claim_for(place, config, remembered.key()).await?;
         let (mut keeper, lease, tell) = Keeper::new(self.store.clone(), claim, self.options.renew_margin, Rng::from_entropy());
         keeper = match (&self.memory.last, &self.memory.held) {
             (Some(held), _) => keeper.holding(held),
@@ -247,16 +295,17 @@ impl Drop for Clear {
                 owner: _,
                 lease,
                 key: _,
-                dataplane,
+                planes,
                 known: _,
                 stuck: _,
                 config,
+                config_changes: _,
                 subnet_file,
                 stale: _,
                 warnings: _,
             } = facts;
             *lease = None;
-            *dataplane = None;
+            *planes = None;
             *config = None;
             *subnet_file = None;
         });
@@ -276,14 +325,38 @@ async fn freshen(board: Board, mut lease: watch::Receiver<LeaseState>, mut stand
     }
 }
 
-fn shown(place: &Place) -> status::Underlay {
-    let Underlay { index: _, name, mtu, mac: _, address, public_ip } = &place.underlay;
-    status::Underlay {
-        interface: name.clone(),
-        address: *address,
-        public_ip: Some(*public_ip).filter(|public_ip| public_ip != address),
-        mtu: mtu.0,
+/// This host's place for a network. Waits for an interface that will do, and says once what was looked for and what there is.
+async fn place(options: &Options, config: &NetworkConfig, board: Board) -> Place {
+    let families: Vec<Family> = config.families().collect();
+    let mut said = None;
+    loop {
+        match place::find(&options.interface, &families).await {
+            Ok(place) => return place,
+            Err(error) => {
+                let text = error.to_string();
+                if said.as_ref() != Some(&text) {
+                    tracing::error!(error = text, "no interface for the tunnel yet");
+                    board.blocked(text.clone());
+                    said = Some(text);
+                }
+            }
+        }
+        tokio::time::sleep(UNDERLAY_PAUSE).await;
     }
+}
+
+fn shown(place: &Place) -> Option<status::Underlay> {
+    let Underlay { index: _, name, mtu, mac: _, v4, v6 } = &place.underlay;
+    let first = v4.or(*v6)?;
+    let told = |end: End| Some(end.public).filter(|public| *public != end.address);
+    Some(status::Underlay {
+        interface: name.clone(),
+        address: first.address,
+        public_ip: told(first),
+        ipv6_address: v6.map(|end| end.address),
+        public_ipv6: v6.and_then(told),
+        mtu: mtu.0,
+    })
 }
 
 /// The lease, once it is held.
@@ -294,17 +367,4 @@ async fn held(lease: &mut watch::Receiver<LeaseState>) -> Option<Entry> {
         }
         lease.changed().await.ok()?;
     }
-}
-
-/// What the kernel should have, and what the other hosts' leases are held against.
-pub(crate) fn wanted(place: &Place, config: &NetworkConfig, vxlan: VxlanConfig, entry: &Entry) -> anyhow::Result<(VtepSpec, Local)> {
-    let (pool, subnet) = config.v4.zip(entry.key.v4()).context("the lease has no IPv4 subnet")?;
-    let vtep = entry.record.as_ref().ok().and_then(|record| record.vtep).context("our own lease names no VTEP")?;
-    let underlay = &place.underlay;
-    let spec = overlay::vtep_spec(&vxlan, &pool, subnet, underlay.address, underlay.mtu, vtep.mac)?;
-    let mut addresses = vec![underlay.address];
-    addresses.extend(Some(underlay.public_ip).filter(|public_ip| *public_ip != underlay.address));
-    let vtep = Some(VtepData { vni: vxlan.vni, mac: vtep.mac });
-    let local = Local { key: entry.key, subnet, network: pool.network, subnet_len: pool.subnet_len, vtep, addresses };
-    Ok((spec, local))
 }

@@ -2,7 +2,7 @@
 
 use lease::store::ConfigText;
 use lease::store::etcd::{self, EtcdStore};
-use lease::{Backend, LeaseStore, NetworkConfig, VxlanConfig};
+use lease::{Backend, LeaseStore, NetworkConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -72,7 +72,6 @@ pub(crate) enum Unusable {
 #[derive(Debug, Clone)]
 pub(crate) struct Usable {
     pub(crate) config: NetworkConfig,
-    pub(crate) vxlan: VxlanConfig,
     /// As the store has it.
     pub(crate) text: String,
 }
@@ -85,13 +84,9 @@ pub(crate) fn usable(text: Option<&str>, key: &str) -> Result<Usable, Unusable> 
         Ok(config) => config,
         Err(error) => return Err(Unusable::Invalid { key, reason: format!("{error}") }),
     };
-    if config.v6.is_some() || config.v4.is_none() {
-        return Err(Unusable::NotYet { key, what: "IPv6 (EnableIPv6)" });
-    }
     match config.backend {
-        Backend::Vxlan(vxlan) => Ok(Usable { config, vxlan, text: text.to_owned() }),
+        Backend::Vxlan(_) | Backend::Alloc => Ok(Usable { config, text: text.to_owned() }),
         Backend::HostGw => Err(Unusable::NotYet { key, what: "backend host-gw" }),
-        Backend::Alloc => Err(Unusable::NotYet { key, what: "backend alloc" }),
     }
 }
 

@@ -11,10 +11,14 @@ use overlay::Guard;
 use crate::docker_opts::DockerOpts;
 
 use super::endpoint::{Endpoints, EtcdPrefix};
-use super::values::{IfaceSelector, RenewMargin, Secret, StateFile, go_bool, ip, pattern, port, public_ipv4, public_ipv6, subnet_file};
+use super::values::{
+    IfaceSelector, RenewMargin, Secret, StateFile, go_bool, ip, pattern, port, public_ipv4, public_ipv6, route_table, rule_priority,
+    subnet_file,
+};
 
 /// The heading of the flags that a subcommand other than `agent` takes, but has no use for.
-pub(super) const AGENT_ONLY: [&str; 5] = ["Lease and files", "Guard against mass removals", "Filter", "Health", "Accepted for later"];
+pub(super) const AGENT_ONLY: [&str; 6] =
+    ["Lease and files", "Guard against mass removals", "Routes", "Filter", "Health", "Accepted for later"];
 
 const AFTER_HELP: &str = "\
 Flags are written as flanneld takes them: -flag or --flag, with =VALUE or a VALUE after it; a boolean stands alone or takes =true or =false.
@@ -66,6 +70,8 @@ pub(super) struct AgentFlags {
     pub(super) lease: LeaseFlags,
     #[command(flatten)]
     pub(super) guard: GuardFlags,
+    #[command(flatten)]
+    pub(super) routes: RouteFlags,
     #[command(flatten)]
     pub(super) filter: FilterFlags,
     #[command(flatten)]
@@ -134,9 +140,10 @@ pub(super) struct LeaseFlags {
     /// Renew the lease at the latest when this many minutes are left, 1 to 1439
     #[arg(long, value_name = "MINUTES", default_value = "60")]
     pub(super) subnet_lease_renew_margin: RenewMargin,
-    /// Where the agent keeps what it last knew, for a start while the store is away; none for nowhere
-    #[arg(long, value_name = "FILE", default_value = "/var/lib/loden/state")]
-    pub(super) state_file: StateFile,
+    /// Where the agent keeps what it last knew, for a start while the store is away; none for nowhere [default: /var/lib/loden/state, or
+    /// one beside it that is named by the subnet file, where that is not the default]
+    #[arg(long, value_name = "FILE")]
+    pub(super) state_file: Option<StateFile>,
 }
 
 #[derive(Debug, Args)]
@@ -153,7 +160,16 @@ pub(super) struct GuardFlags {
     pub(super) mass_removal_accept: bool,
 }
 
-const SUBNET_FILE: &str = "/run/flannel/subnet.env";
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Routes")]
+pub(super) struct RouteFlags {
+    /// Put the overlay's routes into this table, which a rule leads to, and leave the main table alone
+    #[arg(long, value_name = "NUMBER", value_parser = route_table)]
+    pub(super) route_table: Option<u32>,
+    /// The rule's priority: after 0, the table local, and before 32766, the table main
+    #[arg(long, value_name = "NUMBER", default_value = "32000", value_parser = rule_priority)]
+    pub(super) route_rule_priority: u32,
+}
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Filter")]
@@ -161,6 +177,9 @@ pub(super) struct FilterFlags {
     /// Drop VXLAN packets that come from no known peer, or carry a source that does not belong behind it (needs nf_tables, Linux 5.17)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
     pub(super) vxlan_peers_only: bool,
+    /// Keep the tunnel's own packets out of connection tracking
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) notrack: bool,
 }
 
 #[derive(Debug, Args)]
@@ -235,6 +254,7 @@ pub(super) struct LaterFlags {
     pub(super) log_backtrace_at: Option<String>,
 }
 
+pub(super) const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
 const NET_CONF: &str = "/etc/kube-flannel/net-conf.json";
 

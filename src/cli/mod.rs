@@ -18,7 +18,9 @@ use clap::{ArgAction, CommandFactory, FromArgMatches};
 
 pub use endpoint::{Endpoint, EndpointError, Endpoints, EtcdPrefix, PrefixError};
 pub use gosyntax::{FlagSpec, Given, SyntaxError, normalise};
-pub use options::{ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource};
+pub use options::{
+    ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource, RouteTable,
+};
 pub use values::{IfaceSelector, Secret, ValueError};
 
 use crate::docker_opts::DockerOpts;

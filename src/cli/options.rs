@@ -3,15 +3,17 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lease::Denied;
 use overlay::Guard;
 
 use super::endpoint::{Endpoint, EtcdPrefix};
-use super::flags::{AgentFlags, EtcdFlags, GuardFlags, HealthFlags, InterfaceFlags, LeaseFlags, LoggingFlags};
-use super::values::{IfaceSelector, Secret};
+use super::flags::{
+    AgentFlags, EtcdFlags, FilterFlags, GuardFlags, HealthFlags, InterfaceFlags, LeaseFlags, LoggingFlags, RouteFlags, SUBNET_FILE,
+};
+use super::values::{IfaceSelector, Secret, StateFile};
 
 /// What the agent, and the commands that act in its place, are told.
 #[derive(Debug, Clone)]
@@ -30,14 +32,27 @@ pub struct Options {
     pub guard: Guard,
     /// What `FLANNEL_IPMASQ` says.
     pub ip_masq: bool,
+    /// The table that routes go to, where it is not the main one.
+    pub route_table: Option<RouteTable>,
     /// Whether VXLAN comes in from known peers only.
     pub vxlan_peers_only: bool,
+    /// Whether the tunnel's packets are kept out of connection tracking.
+    pub notrack: bool,
     /// Where health and metrics are served; none when that is off.
     pub healthz: Option<SocketAddr>,
     /// How much is logged, as klog counts: see [`crate::logging`].
     pub verbosity: i32,
     /// The flags that were given and have no effect in this release: for one warning at the start.
     pub without_effect: Vec<&'static str>,
+}
+
+/// A routing table for the overlay, and the rule that leads to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteTable {
+    /// The table's number.
+    pub id: u32,
+    /// The rule's priority.
+    pub priority: u32,
 }
 
 /// How etcd is reached.
@@ -160,31 +175,56 @@ impl TryFrom<AgentFlags> for Options {
     type Error = OptionsError;
 
     fn try_from(flags: AgentFlags) -> Result<Self, OptionsError> {
-        let AgentFlags { etcd, interface, lease, guard, filter, health, logging, later } = flags;
+        let AgentFlags { etcd, interface, lease, guard, routes, filter, health, logging, later } = flags;
         let InterfaceFlags { iface, iface_regex, iface_can_reach, public_ip, public_ipv6 } = interface;
         let LeaseFlags { subnet_file, subnet_lease_renew_margin, state_file } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
         let LoggingFlags { verbosity, version: _ } = logging;
+        let RouteFlags { route_table, route_rule_priority } = routes;
+        let FilterFlags { vxlan_peers_only, notrack } = filter;
         let etcd = EtcdOptions::try_from(etcd)?;
-        if state_file.0.as_ref().is_some_and(|state| *state == subnet_file || *state == crate::status::socket_path(&subnet_file)) {
+        let state_file = state_file.map_or_else(|| Some(state_file_of(&subnet_file)), |StateFile(path)| path);
+        if state_file.as_ref().is_some_and(|state| *state == subnet_file || *state == crate::status::socket_path(&subnet_file)) {
             return Err(OptionsError::StateFile);
         }
         let mut without_effect = later.without_effect();
+        without_effect.extend(route_table.map(|_| "--route-table"));
+        without_effect.extend(notrack.then_some("--notrack"));
         without_effect.extend(etcd.tls_without_effect());
         Ok(Self {
             etcd,
             interface: InterfaceOptions { selectors: iface, patterns: iface_regex, can_reach: iface_can_reach, public_ip, public_ipv6 },
             subnet_file,
             renew_margin: subnet_lease_renew_margin.as_duration(),
-            state_file: state_file.0,
+            state_file,
             guard: guard.into(),
             ip_masq: later.ip_masq,
-            vxlan_peers_only: filter.vxlan_peers_only,
+            route_table: route_table.map(|id| RouteTable { id, priority: route_rule_priority }),
+            vxlan_peers_only,
+            notrack,
             healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),
             verbosity,
             without_effect,
         })
     }
+}
+
+/// Where the last state is kept by default: in a place that outlives a boot, which `/run` does not, and each subnet file's in its own.
+const STATE_FILE: &str = "/var/lib/loden/state";
+
+/// The place by default of the last state that belongs to a subnet file.
+fn state_file_of(subnet_file: &Path) -> PathBuf {
+    if subnet_file == Path::new(SUBNET_FILE) {
+        return PathBuf::from(STATE_FILE);
+    }
+    let path = subnet_file.to_string_lossy();
+    // No two paths become one name: what is not itself in it is written as its number.
+    let name = path.trim_start_matches('/').chars().map(|c| match c {
+        '/' => "-".to_owned(),
+        c if c.is_ascii_alphanumeric() || c == '.' || c == '_' => c.to_string(),
+        c => format!("%{:X}", u32::from(c)),
+    });
+    PathBuf::from(format!("{STATE_FILE}.{}", name.collect::<String>()))
 }
 
 impl From<GuardFlags> for Guard {

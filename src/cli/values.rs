@@ -170,6 +170,27 @@ impl FromStr for StateFile {
     }
 }
 
+/// The routing tables that the kernel keeps for itself: none, default, main and local (Linux v6.18 include/uapi/linux/rtnetlink.h).
+const KERNEL_TABLES: [u32; 4] = [0, 253, 254, 255];
+
+/// A routing table that can be ours.
+///
+/// # Errors
+/// One of the kernel's own, or no number of 32 bits.
+pub(super) fn route_table(text: &str) -> Result<u32, ValueError> {
+    let table = text.parse().ok().filter(|table| !KERNEL_TABLES.contains(table));
+    table.map_or_else(|| wrong(format!("{text:?} is no table to use: 1 to 4294967295 are possible, but 253, 254 and 255")), Ok)
+}
+
+/// Where the rule that leads to such a table stands: behind the table local (0), before main (32766, net/ipv4/fib_rules.c).
+///
+/// # Errors
+/// Any other priority.
+pub(super) fn rule_priority(text: &str) -> Result<u32, ValueError> {
+    let priority = text.parse().ok().filter(|priority| (1..=32_765).contains(priority));
+    priority.map_or_else(|| wrong(format!("{text:?} is no priority for the rule: 1 to 32765 are possible")), Ok)
+}
+
 /// Text that is not to be shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -239,6 +260,14 @@ mod tests {
         assert_eq!("none".parse(), Ok(StateFile(None)));
         assert_eq!("./none".parse(), Ok(StateFile(Some(PathBuf::from("./none")))));
         assert!(["", "/", "/var/lib/loden/", ".."].into_iter().all(|text| text.parse::<StateFile>().is_err()));
+    }
+
+    #[test]
+    fn a_route_table_is_none_of_the_kernels_and_its_rule_comes_before_the_main_table() {
+        assert_eq!((route_table("1"), route_table("4294967295")), (Ok(1), Ok(u32::MAX)));
+        assert!(["0", "253", "254", "255", "main", "-1", "4294967296", ""].into_iter().all(|text| route_table(text).is_err()));
+        assert_eq!((rule_priority("1"), rule_priority("32765")), (Ok(1), Ok(32_765)));
+        assert!(["0", "32766", "-1", "low", ""].into_iter().all(|text| rule_priority(text).is_err()));
     }
 
     #[test]

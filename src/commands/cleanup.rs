@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use lease::{LeaseStore, Subnet};
+use lease::{Backend, LeaseStore, Subnet};
 use overlay::{Kernel, Kind, Netlink, Observed, Op, Scope};
 
 use crate::agent::{store_of, usable};
@@ -101,7 +101,7 @@ async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::
     let store = store_of(&options.etcd)?;
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
     let ours = usable(text.as_deref(), &store.config_key())?;
-    Ok(ours.vxlan.vni == vxlan.vni)
+    Ok(matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
 }
 
 fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {

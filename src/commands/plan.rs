@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use anyhow::Context;
 use lease::claim::{self, Foreseen};
+use lease::store::Snapshot;
 use lease::{Event, LeaseStore, Rng};
-use overlay::{Desired, Direct, Ground, Kernel, Netlink, Notice, Peers};
+use overlay::{Desired, Ground, Guard, IfIndex, Kernel, Local, Netlink, Notice, Peers};
 
-use crate::agent::{Usable, claim_for, find_place, store_of, usable, wanted};
+use crate::agent::{Usable, Wanted, claim_for, find_place, store_of, usable, wanted};
 use crate::cli::Options;
 use crate::subnet_env::{Remembered, SubnetEnv};
 
@@ -18,53 +19,22 @@ use crate::subnet_env::{Remembered, SubnetEnv};
 /// When the underlay, the store or the kernel cannot be read, or the configuration cannot be used.
 pub fn plan(options: &Options) -> anyhow::Result<String> {
     super::run(async {
-        let place = find_place(&options.interface).await?;
         let store = store_of(&options.etcd)?;
         let text = store.config().await?;
-        let Usable { config, vxlan, text: _ } = usable(text.as_deref(), &store.config_key())?;
+        let Usable { config, text: _ } = usable(text.as_deref(), &store.config_key())?;
+        let place = find_place(&options.interface, &config.families().collect::<Vec<_>>()).await?;
         let remembered = Remembered::read(&options.subnet_file).key();
-        let claim = claim_for(&place, &config, vxlan, remembered).await?;
+        let claim = claim_for(&place, &config, remembered).await?;
         let snapshot = store.list().await?;
         let Foreseen { entry, write } = claim::foresee(&claim, &snapshot, &mut Rng::from_entropy())?;
-        let (spec, local) = wanted(&place, &config, vxlan, &entry)?;
+        let Wanted { planes, mtu } = wanted(&place, &config, &entry)?;
+        let content = SubnetEnv::of(&config, entry.key, mtu, options.ip_masq).render();
         let mut out = String::new();
         if let Some(write) = write {
             writeln!(out, "# the lease {} would be {write}", entry.key)?;
         }
-
-        let content = SubnetEnv::of_ipv4(spec.network, local.subnet, spec.mtu, options.ip_masq).render();
-        let device = spec.name.clone();
-        let direct = if vxlan.direct_routing { Direct::WhereReachable } else { Direct::Never };
-        let ground = Ground { direct, ..Ground::tunnel(spec, local.subnet) };
-        let mut kernel = Netlink::open(ground.scope(Some(place.underlay.index)))?;
-        let observed = kernel.dump().await?;
-        let mut desired = Desired::new(ground);
-        let mut peers = Peers::new(local, options.guard);
-        peers.inherit(observed.peers(), &mut desired, &mut |_| ());
-        let events = [Event::Init].into_iter().chain(snapshot.entries.into_iter().map(Event::InitApply));
-        for event in events.chain([Event::InitDone(snapshot.revision)]) {
-            peers.fold(&event, &mut desired, Instant::now(), &mut |_| ());
-        }
-        for notice in peers.take_notices() {
-            match notice {
-                Notice::Rejected(key, reason) => writeln!(out, "# lease {key} is rejected: {reason}")?,
-                Notice::Held { missing, of, until: _ } => {
-                    writeln!(out, "# {missing} of {of} peers are in no lease: they would be kept for now")?
-                }
-                Notice::Recovered(_) | Notice::OtherBackend(..) | Notice::Stray(_) | Notice::HoldOver(_) => {}
-            }
-        }
-        if direct != Direct::Never {
-            let addresses: Vec<_> = desired.peers().map(|peer| peer.dst).collect();
-            let near = kernel.near(&addresses).await?;
-            desired.set_near(addresses.into_iter().zip(near), &mut |_| ());
-        }
-        let plan = overlay::plan::plan_all(&desired, &observed);
-        for op in plan.ops() {
-            writeln!(out, "{}", op.on(&device))?;
-        }
-        for (key, blocked) in &plan.blocked {
-            writeln!(out, "# {key} cannot be put right: {blocked}")?;
+        for (ground, local) in planes {
+            plane(&mut out, ground, local, options.guard, place.underlay.index, &snapshot).await?;
         }
         if std::fs::read_to_string(&options.subnet_file).ok().as_ref() != Some(&content) {
             writeln!(out, "# {} would be written:", options.subnet_file.display())?;
@@ -76,4 +46,34 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
         anyhow::Ok(out)
     })
     .context("cannot tell what the agent would change")
+}
+
+/// What would be changed for one family.
+async fn plane(out: &mut String, ground: Ground, local: Local, guard: Guard, underlay: IfIndex, snapshot: &Snapshot) -> anyhow::Result<()> {
+    let device = ground.vtep.as_ref().map_or_else(String::new, |spec| spec.name.clone());
+    let observed = Netlink::open(ground.scope(Some(underlay)))?.dump().await?;
+    let mut desired = Desired::new(ground);
+    let mut peers = Peers::new(local, guard);
+    peers.inherit(observed.peers(), &mut desired, &mut |_| ());
+    let events = [Event::Init].into_iter().chain(snapshot.entries.iter().cloned().map(Event::InitApply));
+    for event in events.chain([Event::InitDone(snapshot.revision)]) {
+        peers.fold(&event, &mut desired, Instant::now(), &mut |_| ());
+    }
+    for notice in peers.take_notices() {
+        match notice {
+            Notice::Rejected(key, reason) => writeln!(out, "# lease {key} is rejected: {reason}")?,
+            Notice::Held { missing, of, until: _ } => {
+                writeln!(out, "# {missing} of {of} peers are in no lease: they would be kept for now")?
+            }
+            Notice::Recovered(_) | Notice::OtherBackend(..) | Notice::Stray(_) | Notice::HoldOver(_) => {}
+        }
+    }
+    let plan = overlay::plan::plan_all(&desired, &observed);
+    for op in plan.ops() {
+        writeln!(out, "{}", op.on(&device))?;
+    }
+    for (key, blocked) in &plan.blocked {
+        writeln!(out, "# {key} cannot be put right: {blocked}")?;
+    }
+    Ok(())
 }

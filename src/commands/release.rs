@@ -1,9 +1,9 @@
 //! `loden release`: gives this host's lease back, so that another host can take the subnet.
 
-use lease::LeaseKey;
 use lease::claim;
+use lease::{Family, LeaseKey, LeaseStore};
 
-use crate::agent::{find_place, store_of};
+use crate::agent::{Usable, find_place, store_of, usable};
 use crate::cli::Options;
 
 /// Gives back every lease with this host's identity and returns their keys. What is in the kernel stays; reservations too.
@@ -13,8 +13,11 @@ use crate::cli::Options;
 pub fn release(options: &Options) -> anyhow::Result<Vec<LeaseKey>> {
     super::refuse_beside_an_agent(options)?;
     super::run(async {
-        let place = find_place(&options.interface).await?;
         let store = store_of(&options.etcd)?;
+        let text = store.config().await?;
+        // A network that is configured no more can still be left.
+        let families = usable(text.as_deref(), &store.config_key()).map(|Usable { config, .. }| config.families().collect());
+        let place = find_place(&options.interface, &families.unwrap_or_else(|_| vec![Family::V4])).await?;
         Ok(claim::release(&store, place.owner).await?)
     })
 }

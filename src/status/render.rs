@@ -3,8 +3,10 @@
 use std::fmt::Write;
 
 use super::report::{
-    Count, DataPlane, DataPlaneState, EntryState, Filter, Lease, LeaseState, Peer, PeerState, Report, Store, StoreState, Underlay, Vtep,
+    ConfigChanges, Count, DataPlane, DataPlaneState, EntryState, Filter, Lease, LeaseState, Peer, PeerState, Report, Store, StoreState,
+    Underlay, Vtep,
 };
+use crate::fields::listed;
 
 /// How many peers are listed; those that are not in step come first. `--json` has them all.
 const PEERS_SHOWN: usize = 20;
@@ -99,6 +101,11 @@ fn facts(report: &Report, out: &mut Lines) {
         let dropped = dropped.map_or_else(String::new, |dropped| format!(", {dropped} packets dropped"));
         rows.push(["filter".to_owned(), format!("table ip {table}, {state}: {elements} of {wanted} sources let in{dropped}")]);
     }
+    let ConfigChanges { followed, followed_at_unix_ms, waiting: _ } = &report.config_changes;
+    if let Some(at) = followed_at_unix_ms {
+        let ago = span(report.now_unix_ms.saturating_sub(*at) / 1000);
+        rows.push(["config".to_owned(), format!("change followed {ago} ago: {}", listed(followed))]);
+    }
     out.table(rows);
 }
 
@@ -116,9 +123,13 @@ fn lease(lease: &Lease) -> String {
 }
 
 fn underlay(underlay: &Underlay) -> String {
-    let Underlay { interface, address, public_ip, mtu } = underlay;
-    let public = public_ip.map(|public| format!(", others are told {public}")).unwrap_or_default();
-    format!("{interface}: {address}, MTU {mtu}{public}")
+    let Underlay { interface, address, public_ip, ipv6_address, public_ipv6, mtu } = underlay;
+    let ipv6_address = ipv6_address.filter(|ipv6| ipv6 != address);
+    let addresses: Vec<String> = [Some(*address), ipv6_address].into_iter().flatten().map(|address| address.to_string()).collect();
+    let public_ipv6 = public_ipv6.filter(|_| ipv6_address.is_some());
+    let public: Vec<String> = [*public_ip, public_ipv6].into_iter().flatten().map(|public| public.to_string()).collect();
+    let public = if public.is_empty() { String::new() } else { format!(", others are told {}", public.join(" and ")) };
+    format!("{interface}: {}, MTU {mtu}{public}", addresses.join(" and "))
 }
 
 fn data_plane(plane: &DataPlane) -> String {

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use lease::{MacAddr, Owner, Subnet};
 use serde::{Deserialize, Serialize};
 
+use crate::fields::Change;
+
 /// All that the agent knows of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -50,6 +52,9 @@ pub struct Report {
     /// The peer filter, where it is asked for.
     #[serde(default)]
     pub filter: Option<Filter>,
+    /// What has changed in the network configuration since the start.
+    #[serde(default)]
+    pub config_changes: ConfigChanges,
     /// What a person should know, and nothing above says.
     pub warnings: Vec<String>,
 }
@@ -122,6 +127,12 @@ pub struct Underlay {
     pub address: IpAddr,
     /// What the other hosts are told, when it is another address.
     pub public_ip: Option<IpAddr>,
+    /// Its IPv6 address, where IPv6 is on.
+    #[serde(default)]
+    pub ipv6_address: Option<IpAddr>,
+    /// What the other hosts are told, when it is another IPv6 address.
+    #[serde(default)]
+    pub public_ipv6: Option<IpAddr>,
     /// Its MTU.
     pub mtu: u32,
 }
@@ -299,6 +310,17 @@ pub struct Filter {
     pub wanted: u64,
     /// Packets dropped since the table was made; null when that cannot be read.
     pub dropped: Option<u64>,
+}
+
+/// What has changed in the network configuration while the agent ran.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConfigChanges {
+    /// What was taken over the last time.
+    pub followed: Vec<Change>,
+    /// When, in milliseconds of Unix time; null when nothing was.
+    pub followed_at_unix_ms: Option<u64>,
+    /// What takes effect when the agent is started again.
+    pub waiting: Vec<Change>,
 }
 
 /// A value as its text.

@@ -37,7 +37,14 @@ pub(super) fn report() -> Report {
             up: true,
             state: "in step".into(),
         }],
-        underlay: Some(Underlay { interface: "eth0".into(), address: [192, 168, 77, 1].into(), public_ip: None, mtu: 1500 }),
+        underlay: Some(Underlay {
+            interface: "eth0".into(),
+            address: [192, 168, 77, 1].into(),
+            public_ip: None,
+            ipv6_address: None,
+            public_ipv6: None,
+            mtu: 1500,
+        }),
         store: Store { state: StoreState::Up, since: 10, error: None, endpoints: vec!["http://127.0.0.1:2379".into()] },
         data_plane: DataPlane { state: DataPlaneState::InStep, ..DataPlane::default() },
         peers: vec![peer(33, PeerState::InStep)],
@@ -48,6 +55,7 @@ pub(super) fn report() -> Report {
         held_removals: None,
         stale: false,
         filter: None,
+        config_changes: ConfigChanges::default(),
         warnings: vec![],
     }
 }

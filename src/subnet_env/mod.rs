@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
-use lease::{LeaseKey, Mtu, Subnet};
+use lease::{Family, LeaseKey, Mtu, NetworkConfig, Pool, Subnet};
 
 pub use watch::{Disturbance, Harm, SubnetFile};
 
@@ -44,10 +44,12 @@ const MTU: &str = "FLANNEL_MTU";
 const IPMASQ: &str = "FLANNEL_IPMASQ";
 
 impl SubnetEnv {
-    /// What the file says of an IPv4 network.
+    /// What the file says of this network to a host with this lease.
     #[must_use]
-    pub fn of_ipv4(network: Subnet, subnet: Subnet, mtu: Mtu, ip_masq: bool) -> Self {
-        Self { v4: Some(FamilyEnv { network, subnet }), v6: None, mtu, ip_masq }
+    pub fn of(config: &NetworkConfig, key: LeaseKey, mtu: Mtu, ip_masq: bool) -> Self {
+        let family =
+            |family| config.pool(family).zip(key.subnet(family)).map(|(Pool { network, .. }, subnet)| FamilyEnv { network, subnet });
+        Self { v4: family(Family::V4), v6: family(Family::V6), mtu, ip_masq }
     }
 
     /// The file's text.

@@ -30,7 +30,6 @@ fn a_configuration_that_breaks_a_rule_is_named_with_the_rule_and_the_next_one_is
         (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":16777216}}"#, "VNI"),
         (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Port":70000}}"#, "Port"),
         (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}"#, "host-gw"),
-        (r#"{"EnableIPv6":true,"Network":"10.5.0.0/16","IPv6Network":"fc00:db8::/48"}"#, "IPv6"),
     ] {
         world.etcd.put(CONFIG_KEY, config)?;
         member.wait_unready_for(&[CONFIG_KEY, word])?;

@@ -275,7 +275,7 @@ fn what_others_have_stays_untouched_through_deletion_restart_and_healing() -> Re
     let (_world, peers, mut member) = stage([201, 202])?;
     member.host.ip_batch(
         "link add decoy type vxlan id 99 dstport 4789 local 192.168.77.1\nlink set decoy up\naddr add 10.99.0.1/24 dev decoy\n\
-         route add 10.5.201.0/25 via 192.168.77.254 dev eth0 proto 76 metric 5000\nroute add 10.200.0.0/24 dev decoy proto 76\n\
+         route add 10.5.201.0/25 via 192.168.77.254 dev eth0 proto 77 metric 5000\nroute add 10.200.0.0/24 dev decoy proto 76\n\
          route add 10.5.202.0/24 dev decoy metric 9000\n\
          neigh add 192.168.77.77 lladdr 02:dd:00:00:00:01 dev eth0 nud permanent\nneigh add 10.99.0.2 lladdr 02:dd:00:00:00:02 dev decoy nud permanent\n\
          route add 10.5.203.0/24 via 192.168.77.254 table 77\n",
@@ -286,7 +286,7 @@ fn what_others_have_stays_untouched_through_deletion_restart_and_healing() -> Re
         for argv in [
             &["ip", "-o", "link", "show", "decoy"][..],
             &["ip", "-4", "-o", "address", "show", "decoy"],
-            &["ip", "route", "show", "table", "all", "dev", "eth0", "proto", "76"],
+            &["ip", "route", "show", "table", "all", "dev", "eth0", "proto", "77"],
             &["ip", "route", "show", "dev", "decoy"],
             &["ip", "route", "show", "table", "77"],
             &["ip", "neigh", "show", "nud", "permanent", "dev", "eth0"],

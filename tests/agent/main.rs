@@ -3,11 +3,15 @@
 mod bad_input;
 mod bad_records;
 mod commands;
+mod conflicts;
 mod direct_routing;
+mod dual_stack;
 mod fights;
 mod healing;
 mod last_state;
 mod leases;
+mod live_config;
+mod networks;
 mod peer_filter;
 mod peers;
 mod restart;

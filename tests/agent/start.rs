@@ -125,11 +125,11 @@ fn an_agent_that_waits_for_whatever_ends_at_once_when_it_is_told_to() -> Result<
     waits_for_configuration.wait_unready_for(&["network configuration missing"])?;
     ensure!(waits_for_configuration.agent.terminate()?.success());
 
+    world.etcd.put(CONFIG_KEY, CONFIG)?;
     let mut waits_for_interface = Member::on(world.lab.host("h2")?, world.options()?.args(["--iface=wan0"]))?;
     waits_for_interface.wait_unready_for(&["wan0"])?;
     ensure!(waits_for_interface.agent.terminate()?.success());
 
-    world.etcd.put(CONFIG_KEY, CONFIG)?;
     world.etcd.pause()?;
     let mut waits_for_store = world.starting("h3")?;
     waits_for_store.wait_unready()?;

@@ -171,7 +171,7 @@ fn an_interface_that_is_not_there_or_has_no_address_is_named_with_those_that_are
     member.wait_unready_for(&["wan0 is not there", "eth0 (192.168.77.1)"])?;
     member.wait_log(&["ERROR", "no interface for the tunnel", "wan0 is not there", "eth0 (192.168.77.1)"])?;
     member.host.ip_batch("link add wan0 mtu 1400 type veth peer name wan1\nlink set wan0 up\nlink set wan1 up\n")?;
-    member.wait_unready_for(&["wan0 has no usable address"])?;
+    member.wait_unready_for(&["wan0 has no usable IPv4 address"])?;
     ensure!(member.vtep().is_err() && world.etcd.get_prefix(SUBNETS)?.is_empty());
     member.host.ip_batch("addr add 192.0.2.7/24 dev wan0\n")?;
     member.agent.wait_ready(PATIENCE)?;

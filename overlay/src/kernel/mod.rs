@@ -23,8 +23,8 @@ use crate::{IfIndex, TABLE_MAIN};
 pub use self::deed::{Deed, ELSEWHERE, ELSEWHERE_INDEX};
 #[cfg(feature = "contract")]
 pub use self::model::ModelKernel;
-pub use self::netlink::Netlink;
 pub(crate) use self::netlink::{Answer, Message, Messages, Question, Received, Refusal, Socket, ask, read_answer, read_interfaces};
+pub use self::netlink::{Netlink, vxlan_links};
 
 /// What part of the kernel is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]

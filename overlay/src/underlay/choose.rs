@@ -2,104 +2,154 @@
 
 use std::net::IpAddr;
 
-use super::{Address, Choice, Interface, Interfaces, Underlay, UnderlayError};
+use lease::Family;
 
-/// Chooses.
+use super::{Address, Choice, End, Interface, Interfaces, Underlay, UnderlayError};
+
+/// Chooses for these families: at least one, of which the first decides where only one can.
 ///
 /// # Errors
 /// [`UnderlayError`], with what was looked for and what there is.
-pub fn choose(choice: &Choice, interfaces: &Interfaces) -> Result<Underlay, UnderlayError> {
-    let Choice { iface, iface_regex, can_reach, public_ip } = choice;
-    let mut amiss = Vec::new();
+pub fn choose(choice: &Choice, families: &[Family], interfaces: &Interfaces) -> Result<Underlay, UnderlayError> {
+    let Choice { iface, iface_regex, can_reach, public_v4: _, public_v6: _ } = choice;
+    let mut search = Search { choice, families, interfaces, amiss: Vec::new() };
     let found = if iface.is_empty() && iface_regex.is_empty() && can_reach.is_none() {
-        public_ip.and_then(|owned| by_address(interfaces, owned)).or_else(|| by_default(interfaces, &mut amiss))
+        search.by_public_address().or_else(|| search.by_default())
     } else {
-        let named = iface.iter().find_map(|wanted| by_name_or_address(interfaces, wanted, &mut amiss));
-        let named = named.or_else(|| iface_regex.iter().find_map(|regex| by_pattern(interfaces, regex, &mut amiss)));
-        named.or_else(|| can_reach.and_then(|target| by_reach(interfaces, target, &mut amiss)))
+        let named = iface.iter().find_map(|wanted| search.by_name_or_address(wanted));
+        let named = named.or_else(|| iface_regex.iter().find_map(|regex| search.by_pattern(regex)));
+        named.or_else(|| can_reach.and_then(|target| search.by_reach(target)))
     };
-    let Some((interface, address)) = found else {
-        return Err(UnderlayError::NoneFits { looked_for: amiss.join(", "), there: interfaces.to_string() });
-    };
-    let Interface { index, name, mtu, mac, up: _, addresses: _ } = interface;
-    let public_ip = public_ip.unwrap_or(address);
-    Ok(Underlay { index: *index, name: name.clone(), mtu: *mtu, mac: *mac, address, public_ip })
+    found.ok_or_else(|| UnderlayError::NoneFits { looked_for: search.amiss.join(", "), there: there(interfaces, families) })
 }
 
-type Found<'a> = Option<(&'a Interface, IpAddr)>;
+/// A choice under way, with what was amiss so far.
+struct Search<'a> {
+    choice: &'a Choice,
+    families: &'a [Family],
+    interfaces: &'a Interfaces,
+    amiss: Vec<String>,
+}
 
-fn by_name_or_address<'a>(interfaces: &'a Interfaces, wanted: &str, amiss: &mut Vec<String>) -> Found<'a> {
-    if let Ok(address) = wanted.parse() {
-        let found = by_address(interfaces, address);
-        if found.is_none() {
-            amiss.push(format!("none has the address {address}"));
+impl<'a> Search<'a> {
+    fn by_public_address(&mut self) -> Option<Underlay> {
+        let (choice, families) = (self.choice, self.families);
+        families.iter().filter_map(|family| choice.public(*family)).find_map(|owned| self.by_address(owned))
+    }
+
+    fn by_name_or_address(&mut self, wanted: &str) -> Option<Underlay> {
+        if let Ok(address) = wanted.parse() {
+            let found = self.by_address(address);
+            if found.is_none() {
+                self.amiss.push(format!("none has the address {address}"));
+            }
+            return found;
         }
-        return found;
+        let Some(interface) = self.candidates().find(|interface| interface.name == wanted) else {
+            let why = if is_vtep(wanted) { "is a tunnel itself" } else { "is not there" };
+            self.amiss.push(format!("{wanted} {why}"));
+            return None;
+        };
+        self.with(interface, None)
     }
-    let Some(interface) = candidates(interfaces).find(|interface| interface.name == wanted) else {
-        let why = if is_vtep(wanted) { "is a tunnel itself" } else { "is not there" };
-        amiss.push(format!("{wanted} {why}"));
-        return None;
-    };
-    with_best_address(interface, amiss)
+
+    fn by_address(&mut self, wanted: IpAddr) -> Option<Underlay> {
+        let found = self.usable().find(|(_, address)| *address == wanted);
+        found.and_then(|(interface, address)| self.with(interface, Some(address)))
+    }
+
+    fn by_pattern(&mut self, regex: &regex::Regex) -> Option<Underlay> {
+        let by_address = self.usable().find(|(_, address)| regex.is_match(&address.to_string()));
+        let found = by_address.and_then(|(interface, address)| self.with(interface, Some(address))).or_else(|| {
+            let named: Vec<_> = self.candidates().filter(|interface| regex.is_match(&interface.name)).collect();
+            named.into_iter().find_map(|interface| self.with(interface, None))
+        });
+        if found.is_none() {
+            self.amiss.push(format!("none matches {regex}"));
+        }
+        found
+    }
+
+    fn by_reach(&mut self, target: IpAddr) -> Option<Underlay> {
+        let Some(reach) = self.interfaces.reach else {
+            self.amiss.push(format!("there is no route to {target}"));
+            return None;
+        };
+        let Some(interface) = self.candidates().find(|interface| interface.index == reach.index) else {
+            self.amiss.push(format!("the route to {target} leaves by none that can carry a tunnel"));
+            return None;
+        };
+        self.with(interface, reach.source)
+    }
+
+    /// In dual-stack both default routes have to leave by the same interface.
+    fn by_default(&mut self) -> Option<Underlay> {
+        let mut found: Option<&Interface> = None;
+        for family in self.families {
+            let Some(interface) = self.candidates().find(|interface| Some(interface.index) == self.interfaces.default_route(*family))
+            else {
+                self.amiss.push(format!("there is no {family} default route, so name an interface with --iface"));
+                return None;
+            };
+            if let Some(other) = found.filter(|other| other.index != interface.index) {
+                let (a, b) = (&other.name, &interface.name);
+                self.amiss.push(format!("the IPv4 default route leaves by {a}, the IPv6 one by {b}, so name one of them with --iface"));
+                return None;
+            }
+            found = Some(interface);
+        }
+        found.and_then(|interface| self.with(interface, None))
+    }
+
+    /// Takes this interface, with this address where it is known, and else the best that it has of each family.
+    fn with(&mut self, interface: &Interface, known: Option<IpAddr>) -> Option<Underlay> {
+        let mut end = |family: Family| {
+            if !self.families.contains(&family) {
+                return Some(None);
+            }
+            let known = known.filter(|known| Family::of(*known) == family);
+            let Some(address) = known.or_else(|| best_address(interface, family)) else {
+                self.amiss.push(format!("{} has no usable {family} address", interface.name));
+                return None;
+            };
+            Some(Some(End { address, public: self.choice.public(family).unwrap_or(address) }))
+        };
+        let (v4, v6) = (end(Family::V4)?, end(Family::V6)?);
+        let Interface { index, name, mtu, mac, up: _, addresses: _ } = interface;
+        Some(Underlay { index: *index, name: name.clone(), mtu: *mtu, mac: *mac, v4, v6 })
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = &'a Interface> + use<'a> {
+        self.interfaces.list.iter().filter(|interface| !is_vtep(&interface.name))
+    }
+
+    /// The usable addresses of the families that are on, with their interfaces.
+    fn usable(&self) -> impl Iterator<Item = (&'a Interface, IpAddr)> + use<'a> {
+        let families = self.families;
+        self.candidates().flat_map(move |interface| {
+            let addresses = interface.addresses.iter().filter(|address| !address.unusable).map(|address| address.address);
+            addresses.filter(|address| families.contains(&Family::of(*address))).map(move |address| (interface, address))
+        })
+    }
 }
 
-fn by_address(interfaces: &Interfaces, wanted: IpAddr) -> Found<'_> {
-    usable(interfaces).find(|(_, address)| *address == wanted)
-}
-
-fn by_pattern<'a>(interfaces: &'a Interfaces, regex: &regex::Regex, amiss: &mut Vec<String>) -> Found<'a> {
-    let by_address = usable(interfaces).find(|(_, address)| regex.is_match(&address.to_string()));
-    let found = by_address.or_else(|| {
-        let named = candidates(interfaces).filter(|interface| regex.is_match(&interface.name));
-        named.into_iter().find_map(|interface| with_best_address(interface, amiss))
+/// The interfaces with their addresses of these families, for people.
+fn there(interfaces: &Interfaces, families: &[Family]) -> String {
+    let none = || format!("no {} address", families.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "));
+    let shown = interfaces.list.iter().map(|interface| {
+        let addresses =
+            interface.addresses.iter().map(|address| address.address).filter(|address| families.contains(&Family::of(*address)));
+        let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+        format!("{} ({})", interface.name, if addresses.is_empty() { none() } else { addresses.join(", ") })
     });
-    if found.is_none() {
-        amiss.push(format!("none matches {regex}"));
-    }
-    found
-}
-
-fn by_reach<'a>(interfaces: &'a Interfaces, target: IpAddr, amiss: &mut Vec<String>) -> Found<'a> {
-    let Some(reach) = interfaces.reach else {
-        amiss.push(format!("there is no route to {target}"));
-        return None;
-    };
-    let Some(interface) = candidates(interfaces).find(|interface| interface.index == reach.index) else {
-        amiss.push(format!("the route to {target} leaves by none that can carry a tunnel"));
-        return None;
-    };
-    reach.source.map(|source| (interface, source)).or_else(|| with_best_address(interface, amiss))
-}
-
-fn by_default<'a>(interfaces: &'a Interfaces, amiss: &mut Vec<String>) -> Found<'a> {
-    let family = if interfaces.ipv6 { "IPv6" } else { "IPv4" };
-    let found = candidates(interfaces).find(|interface| Some(interface.index) == interfaces.default);
-    if found.is_none() {
-        amiss.push(format!("there is no {family} default route, so name an interface with --iface"));
-    }
-    found.and_then(|interface| with_best_address(interface, amiss))
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The address to take of an interface: known far before known near, permanent before temporary, certain before tentative.
-fn with_best_address<'a>(interface: &'a Interface, amiss: &mut Vec<String>) -> Found<'a> {
+fn best_address(interface: &Interface, family: Family) -> Option<IpAddr> {
     let rank = |address: &&Address| (address.scope, address.temporary, address.tentative);
-    let best = interface.addresses.iter().filter(|address| !address.unusable).min_by_key(rank);
-    if best.is_none() {
-        amiss.push(format!("{} has no usable address", interface.name));
-    }
-    best.map(|best| (interface, best.address))
-}
-
-fn candidates(interfaces: &Interfaces) -> impl Iterator<Item = &Interface> {
-    interfaces.list.iter().filter(|interface| !is_vtep(&interface.name))
-}
-
-fn usable(interfaces: &Interfaces) -> impl Iterator<Item = (&Interface, IpAddr)> {
-    let usable = |interface: &'_ Interface| {
-        interface.addresses.iter().filter(|address| !address.unusable).map(|address| address.address).collect::<Vec<_>>()
-    };
-    candidates(interfaces).flat_map(move |interface| usable(interface).into_iter().map(move |address| (interface, address)))
+    let of_family = interface.addresses.iter().filter(|address| !address.unusable && Family::of(address.address) == family);
+    of_family.min_by_key(rank).map(|best| best.address)
 }
 
 /// `flannel.<VNI>` and `flannel-v6.<VNI>`: a tunnel through itself leads nowhere.
@@ -130,7 +180,7 @@ mod tests {
             up: true,
             addresses: addresses.to_vec(),
         });
-        Interfaces { ipv6: false, list: list.collect(), default: None, reach: None }
+        Interfaces { list: list.collect(), ..Interfaces::default() }
     }
 
     fn machine() -> Interfaces {
@@ -143,16 +193,16 @@ mod tests {
             ("eth2", &[]),
             ("flannel.1", &[address("10.5.1.0")]),
         ];
-        Interfaces { default: Some(IfIndex(3)), ..interfaces(&list) }
+        Interfaces { default_v4: Some(IfIndex(3)), ..interfaces(&list) }
     }
 
     fn chosen(choice: &Choice) -> (String, String) {
-        let underlay = choose(choice, &machine()).unwrap();
-        (underlay.name, underlay.address.to_string())
+        let underlay = choose(choice, &[Family::V4], &machine()).unwrap();
+        (underlay.name, underlay.v4.unwrap().address.to_string())
     }
 
     fn refused(choice: &Choice) -> String {
-        choose(choice, &machine()).unwrap_err().to_string()
+        choose(choice, &[Family::V4], &machine()).unwrap_err().to_string()
     }
 
     fn pair(name: &str, address: &str) -> (String, String) {
@@ -174,12 +224,13 @@ mod tests {
 
     #[test]
     fn without_a_wish_the_owner_of_the_public_address_goes_first() {
-        let owned = Choice { public_ip: Some("192.0.2.11".parse().unwrap()), ..Choice::default() };
+        let owned = Choice { public_v4: Some("192.0.2.11".parse().unwrap()), ..Choice::default() };
         assert_eq!(chosen(&owned), pair("eth0", "192.0.2.11"));
-        let translated = Choice { public_ip: Some("203.0.113.9".parse().unwrap()), ..Choice::default() };
-        let underlay = choose(&translated, &machine()).unwrap();
-        assert_eq!((underlay.name.as_str(), underlay.address.to_string().as_str()), ("eth1", "198.51.100.7"));
-        assert_eq!(Some(underlay.public_ip), translated.public_ip);
+        let translated = Choice { public_v4: Some("203.0.113.9".parse().unwrap()), ..Choice::default() };
+        let underlay = choose(&translated, &[Family::V4], &machine()).unwrap();
+        let end = underlay.v4.unwrap();
+        assert_eq!((underlay.name.as_str(), end.address.to_string().as_str()), ("eth1", "198.51.100.7"));
+        assert_eq!(Some(end.public), translated.public_v4);
     }
 
     #[test]
@@ -203,8 +254,8 @@ mod tests {
         let choice = Choice { can_reach: Some("203.0.113.1".parse().unwrap()), ..Choice::default() };
         let source = Some("192.0.2.11".parse().unwrap());
         let machine = Interfaces { reach: Some(Reach { index: IfIndex(2), source }), ..machine() };
-        let underlay = choose(&choice, &machine).unwrap();
-        assert_eq!((underlay.name.as_str(), Some(underlay.address)), ("eth0", source));
+        let underlay = choose(&choice, &[Family::V4], &machine).unwrap();
+        assert_eq!((underlay.name.as_str(), underlay.v4.map(|end| end.address)), ("eth0", source));
         assert!(refused(&choice).contains("there is no route to 203.0.113.1"));
     }
 
@@ -222,16 +273,19 @@ mod tests {
             (Address { tentative: true, ..address("2001:db8::3") }, Address { unusable: true, ..address("2001:db8::4") });
         let good = address("2001:db8::5");
         let best = |addresses: &[Address]| {
-            let machine = Interfaces { ipv6: true, ..interfaces(&[("eth0", addresses)]) };
-            choose(&Choice { iface: names(&["eth0"]), ..Choice::default() }, &machine)
-                .map(|underlay| underlay.address)
+            let machine = interfaces(&[("eth0", addresses)]);
+            choose(&Choice { iface: names(&["eth0"]), ..Choice::default() }, &[Family::V6], &machine)
+                .map(|underlay| underlay.v6.unwrap().address)
                 .map_err(|error| error.to_string())
         };
         assert_eq!(best(&[near, dead, temporary, tentative, good]), Ok(good.address));
         assert_eq!(best(&[near, dead, temporary, tentative]), Ok(tentative.address));
         assert_eq!(best(&[near, dead, temporary]), Ok(temporary.address));
         assert_eq!(best(&[dead, near]), Ok(near.address));
-        assert_eq!(best(&[dead]).unwrap_err(), "no interface for the tunnel: eth0 has no usable address; there are: eth0 (2001:db8::4)");
+        assert_eq!(
+            best(&[dead]).unwrap_err(),
+            "no interface for the tunnel: eth0 has no usable IPv6 address; there are: eth0 (2001:db8::4)"
+        );
     }
 
     #[test]
@@ -242,7 +296,31 @@ mod tests {
             "no interface for the tunnel: eth9 is not there, none has the address 192.0.2.99, none matches ^wg; there are: lo (127.0.0.1), \
              eth0 (192.0.2.10, 192.0.2.11), eth1 (198.51.100.7), eth2 (no IPv4 address), flannel.1 (10.5.1.0)"
         );
-        let nothing = choose(&Choice::default(), &Interfaces { default: None, ..machine() }).unwrap_err();
+        let nothing = choose(&Choice::default(), &[Family::V4], &Interfaces { default_v4: None, ..machine() }).unwrap_err();
         assert!(nothing.to_string().contains("no IPv4 default route, so name an interface with --iface"));
+    }
+
+    #[test]
+    fn in_dual_stack_one_interface_carries_both_and_its_addresses_are_chosen_apart() {
+        let both = [Family::V4, Family::V6];
+        let eth0 = [address("192.0.2.10"), address("2001:db8:a::10")];
+        let eth1 = [address("198.51.100.7"), address("2001:db8:b::7"), address("2001:db8:b::8")];
+        let machine = interfaces(&[("eth0", &eth0), ("eth1", &eth1), ("eth2", &[address("192.0.2.99")])]);
+        let chosen = |choice: &Choice, defaults: (u32, u32)| {
+            let machine = Interfaces { default_v4: Some(IfIndex(defaults.0)), default_v6: Some(IfIndex(defaults.1)), ..machine.clone() };
+            choose(choice, &both, &machine)
+                .map(|underlay| (underlay.name, underlay.v4.unwrap().address.to_string(), underlay.v6.unwrap().address.to_string()))
+                .map_err(|error| error.to_string())
+        };
+        let triple = |a: &str, b: &str, c: &str| Ok((a.to_owned(), b.to_owned(), c.to_owned()));
+        assert_eq!(chosen(&Choice::default(), (2, 2)), triple("eth1", "198.51.100.7", "2001:db8:b::7"));
+        let refused = chosen(&Choice::default(), (1, 2)).unwrap_err();
+        assert!(refused.contains("the IPv4 default route leaves by eth0, the IPv6 one by eth1"), "{refused}");
+        let named = |name: &str| Choice { iface: names(&[name]), ..Choice::default() };
+        assert_eq!(chosen(&named("2001:db8:b::8"), (1, 1)), triple("eth1", "198.51.100.7", "2001:db8:b::8"));
+        let refused = chosen(&named("eth2"), (1, 1)).unwrap_err();
+        assert!(refused.contains("eth2 has no usable IPv6 address"), "{refused}");
+        let owned = Choice { public_v6: Some("2001:db8:b::8".parse().unwrap()), ..Choice::default() };
+        assert_eq!(chosen(&owned, (1, 1)), triple("eth1", "198.51.100.7", "2001:db8:b::8"));
     }
 }

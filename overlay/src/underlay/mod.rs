@@ -2,14 +2,14 @@
 //!
 //! [`choose()`] is pure over a snapshot of the machine's [`Interfaces`]; [`Interfaces::read`] takes one, [`find`] does both. The rules are flanneld's: the
 //! named interfaces in order, then the patterns, then the one that leads to a given address; with none of these
-//! the owner of the public address, else the one that the default route leaves by.
+//! the owner of the public address, else the one that the default route leaves by. In dual-stack one interface carries both
+//! families' tunnels.
 
 mod choose;
 
-use std::fmt;
 use std::net::IpAddr;
 
-use lease::{MacAddr, Mtu};
+use lease::{Family, MacAddr, Mtu};
 use regex::Regex;
 
 pub use choose::choose;
@@ -25,8 +25,18 @@ pub struct Choice {
     pub iface_regex: Vec<Regex>,
     /// The interface by which the kernel reaches this address. [`Interfaces::read`] is to be given the same.
     pub can_reach: Option<IpAddr>,
-    /// The address that the other hosts are told, where it is not the interface's own.
-    pub public_ip: Option<IpAddr>,
+    /// The IPv4 address that the other hosts are told, where it is not the interface's own.
+    pub public_v4: Option<IpAddr>,
+    /// The same for IPv6.
+    pub public_v6: Option<IpAddr>,
+}
+
+impl Choice {
+    /// The address of a family that the other hosts are told, where it is not the interface's own.
+    #[must_use]
+    pub fn public(&self, family: Family) -> Option<IpAddr> {
+        family.pick(self.public_v4, self.public_v6)
+    }
 }
 
 /// What was chosen.
@@ -40,21 +50,38 @@ pub struct Underlay {
     pub mtu: Mtu,
     /// Its hardware address; all zero where it has none of six bytes.
     pub mac: MacAddr,
+    /// This host's end of the IPv4 tunnels, where IPv4 is on.
+    pub v4: Option<End>,
+    /// This host's end of the IPv6 tunnels, where IPv6 is on.
+    pub v6: Option<End>,
+}
+
+/// This host's end of the tunnels of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
     /// The address that the tunnel's packets come from.
     pub address: IpAddr,
     /// The address that the other hosts are told.
-    pub public_ip: IpAddr,
+    pub public: IpAddr,
 }
 
-/// The machine's interfaces at one moment, with their addresses of one family.
+impl Underlay {
+    /// This host's end of the tunnels of a family, where that is on.
+    #[must_use]
+    pub fn end(&self, family: Family) -> Option<End> {
+        family.pick(self.v4, self.v6)
+    }
+}
+
+/// The machine's interfaces at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interfaces {
-    /// IPv6 instead of IPv4.
-    pub ipv6: bool,
     /// All of them, in the kernel's order.
     pub list: Vec<Interface>,
-    /// The one that the default route of the lowest metric leaves by.
-    pub default: Option<IfIndex>,
+    /// The one that the IPv4 default route of the lowest metric leaves by.
+    pub default_v4: Option<IfIndex>,
+    /// The same for IPv6.
+    pub default_v6: Option<IfIndex>,
     /// How the address that was asked for would be reached; none where it would not.
     pub reach: Option<Reach>,
 }
@@ -81,7 +108,7 @@ pub struct Interface {
     pub mac: MacAddr,
     /// Whether it is administratively up.
     pub up: bool,
-    /// Its addresses of the snapshot's family, in the kernel's order.
+    /// Its addresses, in the kernel's order.
     pub addresses: Vec<Address>,
 }
 
@@ -103,12 +130,18 @@ pub struct Address {
 }
 
 impl Interfaces {
-    /// Takes a snapshot of the calling thread's network namespace; `can_reach` as in [`Choice`].
+    /// Takes a snapshot of the calling thread's network namespace, with the default routes of these families; `can_reach` as in [`Choice`].
     ///
     /// # Errors
     /// [`KernelError`] when it cannot be read.
-    pub async fn read(ipv6: bool, can_reach: Option<IpAddr>) -> Result<Self, KernelError> {
-        crate::kernel::read_interfaces(ipv6, can_reach).await
+    pub async fn read(families: &[Family], can_reach: Option<IpAddr>) -> Result<Self, KernelError> {
+        crate::kernel::read_interfaces(families, can_reach).await
+    }
+
+    /// The one that the default route of a family leaves by.
+    #[must_use]
+    pub fn default_route(&self, family: Family) -> Option<IfIndex> {
+        family.pick(self.default_v4, self.default_v6)
     }
 }
 
@@ -128,22 +161,10 @@ pub enum UnderlayError {
     Unreadable(#[from] KernelError),
 }
 
-/// Chooses among the interfaces of the calling thread's network namespace.
+/// Chooses among the interfaces of the calling thread's network namespace, for these families: at least one, the first decides.
 ///
 /// # Errors
 /// [`UnderlayError`]
-pub async fn find(choice: &Choice, ipv6: bool) -> Result<Underlay, UnderlayError> {
-    choose(choice, &Interfaces::read(ipv6, choice.can_reach).await?)
-}
-
-impl fmt::Display for Interfaces {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, Interface { name, addresses, .. }) in self.list.iter().enumerate() {
-            let addresses: Vec<_> = addresses.iter().map(|address| address.address.to_string()).collect();
-            let family = if self.ipv6 { "IPv6" } else { "IPv4" };
-            let addresses = if addresses.is_empty() { format!("no {family} address") } else { addresses.join(", ") };
-            write!(out, "{}{name} ({addresses})", if nth == 0 { "" } else { ", " })?;
-        }
-        Ok(())
-    }
+pub async fn find(choice: &Choice, families: &[Family]) -> Result<Underlay, UnderlayError> {
+    choose(choice, families, &Interfaces::read(families, choice.can_reach).await?)
 }

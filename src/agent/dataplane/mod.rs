@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use lease::{Event, Subnet};
+use lease::{Event, Family, Subnet};
 use overlay::{Ground, Guard, Local, Peer, Scope, State};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::view::View;
@@ -25,7 +25,7 @@ const PORTIONS_AHEAD: usize = 4;
 /// How long the thread may take for an answer: its longest batch, a dump of 50 000 peers, and room.
 const ANSWER: Duration = Duration::from_secs(4);
 
-/// What a data plane is to do.
+/// What the data plane of one family is to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     /// What of the kernel is its own.
@@ -72,12 +72,14 @@ struct Line {
     events: mpsc::Receiver<Vec<Event>>,
     say: watch::Sender<Option<Standing>>,
     tell: watch::Sender<u64>,
-    underlay: Arc<tokio::sync::Notify>,
+    underlay: Arc<Notify>,
 }
 
 /// A handle on the running thread.
 #[derive(Debug)]
 pub(crate) struct Dataplane {
+    /// Whose addresses are behind its tunnels.
+    pub(crate) family: Family,
     stop: CancellationToken,
     asks: mpsc::Sender<Ask>,
     /// Where the store's events go.
@@ -86,26 +88,24 @@ pub(crate) struct Dataplane {
     pub(crate) standing: watch::Receiver<Option<Standing>>,
     /// Changes when the store has said something new of the peers, all of whom it has named before.
     pub(crate) news: watch::Receiver<u64>,
-    /// Notified when the underlay's interface changed.
-    pub(crate) underlay: Arc<tokio::sync::Notify>,
 }
 
 impl Dataplane {
-    /// Starts the thread for one address family.
+    /// Starts the thread for one address family. `underlay` is notified when the underlay's interface has changed.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(job: Job, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(crate) fn start(job: Job, metrics: Arc<Metrics>, underlay: Arc<Notify>) -> std::io::Result<Self> {
+        let family = Family::of(job.scope.network.address());
         let (asks, asked) = mpsc::channel(4);
         let (leases, events) = mpsc::channel(PORTIONS_AHEAD);
         let (say, standing) = watch::channel(None);
         let (tell, news) = watch::channel(0);
-        let underlay = Arc::new(tokio::sync::Notify::new());
         let stop = CancellationToken::new();
-        let task = Task::new(Line { stop: stop.clone(), asked, events, say, tell, underlay: Arc::clone(&underlay) }, metrics);
+        let task = Task::new(Line { stop: stop.clone(), asked, events, say, tell, underlay }, metrics);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name("data-plane".to_owned()).spawn(move || runtime.block_on(task.run(job)))?;
-        Ok(Self { stop, asks, leases, standing, news, underlay })
+        thread::Builder::new().name(format!("data-plane-{}", family.pick("v4", "v6"))).spawn(move || runtime.block_on(task.run(job)))?;
+        Ok(Self { family, stop, asks, leases, standing, news })
     }
 
     /// All that there is to say of it. None when it has ended or does not answer in time.
@@ -116,15 +116,6 @@ impl Dataplane {
     /// A portion of its peers, in the order of their subnets: those after this one. None when it does not answer.
     pub(crate) async fn peers(&self, after: Option<Subnet>) -> Option<Vec<Peer>> {
         self.ask(|answer| Ask::Peers(after, answer)).await
-    }
-
-    /// All of its peers, as far as it answers.
-    pub(crate) async fn all_peers(&self) -> Vec<Peer> {
-        let mut all: Vec<Peer> = Vec::new();
-        while let Some(portion) = self.peers(all.last().map(|peer| peer.subnet)).await.filter(|portion| !portion.is_empty()) {
-            all.extend(portion);
-        }
-        all
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
@@ -145,7 +136,7 @@ impl Dataplane {
     }
 
     /// Ends the thread, and returns when it writes nothing any more, or hangs: then it cannot write either.
-    pub(crate) async fn stop(self: Arc<Self>) {
+    pub(crate) async fn stop(&self) {
         let mut standing = self.standing.clone();
         // Whoever else holds a handle is about to let it go.
         self.stop.cancel();

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lease::{Event, Rng};
+use lease::{Event, Family, Rng};
 use overlay::{Counts, Kernel, KernelError, Netlink, Reconciler, State, Step, Totals};
-use tokio::sync::watch;
 
 use super::{Ask, Job, Line, Standing};
 use crate::agent::notices::Notices;
 use crate::agent::peer_filter::PeerFilter;
+use crate::agent::planes::put;
 use crate::agent::view::{self, View};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PlaneGauges};
 
 /// With so many keys still to be looked at, further leases wait: enough for many batches, and little memory.
 const PENDING: usize = 4_096;
@@ -179,19 +179,16 @@ impl Task {
     }
 
     fn count<K: Kernel>(&mut self, reconciler: &Reconciler<K>) {
-        let (desired, observed) = (view::desired(reconciler), view::observed(reconciler.observed()));
-        for (kind, desired, observed) in [
-            ("neighbour", desired.neighbours, observed.neighbours),
-            ("fdb", desired.fdb, observed.fdb),
-            ("route", desired.routes, observed.routes),
-        ] {
-            self.metrics.set_desired(kind, desired);
-            self.metrics.set_observed(kind, observed);
-        }
-        self.metrics.set_peers(reconciler.desired().len());
-        self.metrics.set_rejected(reconciler.peers().rejected().len());
-        self.metrics.set_held(reconciler.peers().held().count());
-        self.metrics.set_stray(reconciler.peers().strays());
+        let (peers, desired) = (reconciler.peers(), reconciler.desired());
+        let now = PlaneGauges {
+            peers: desired.len(),
+            rejected: peers.rejected().len(),
+            stray: peers.strays(),
+            held: peers.held().count(),
+            desired: view::desired(reconciler),
+            observed: view::observed(reconciler.observed()),
+        };
+        self.metrics.set_plane(Family::of(peers.local().network.address()), now);
         for (kind, now @ Counts { heals, applied, refused }) in reconciler.totals() {
             let before = self.counted.insert(kind, *now).unwrap_or_default();
             if *kind == overlay::kind_of(overlay::Key::Forwarding) && *applied > before.applied {
@@ -214,15 +211,6 @@ impl Task {
             *said = Some(text);
         }
     }
-}
-
-/// Says it, if it is news.
-fn put<T: PartialEq>(say: &watch::Sender<T>, now: T) {
-    say.send_if_modified(|before| {
-        let changed = *before != now;
-        *before = now;
-        changed
-    });
 }
 
 /// Answers an asker, who may have gone away meanwhile. There is no view while the kernel cannot be read at all.

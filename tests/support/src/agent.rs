@@ -33,7 +33,11 @@ pub struct Agent {
 
 impl Agent {
     pub(crate) fn start(host: Host, options: AgentOptions) -> Result<Self> {
-        let log = host.files().join("agent.log");
+        let log = match options.health_port {
+            HEALTH_PORT => "agent.log".to_owned(),
+            other => format!("agent-{other}.log"),
+        };
+        let log = host.files().join(log);
         let process = launch(&host, &options, &log)?;
         Ok(Self { host, options, process, log })
     }
@@ -88,7 +92,7 @@ impl Agent {
     /// # Errors
     /// When it does not answer.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        http::get(&self.host, SocketAddr::from((Ipv4Addr::LOCALHOST, HEALTH_PORT)), path)
+        http::get(&self.host, SocketAddr::from((Ipv4Addr::LOCALHOST, self.options.health_port)), path)
     }
 
     /// The value of a metric as `/metrics` has it; `name` may carry labels: `loden_heals_total{kind="route"}`.
@@ -107,7 +111,8 @@ impl Agent {
     /// # Errors
     /// When it prints no JSON: with what it said.
     pub fn status_json(&self) -> Result<Value> {
-        let done = self.host.command(&self.options.program).args(["status", "--json"]).output()?;
+        let subnet_file = self.options.subnet_file.iter().flat_map(|path| ["--subnet-file", path]);
+        let done = self.host.command(&self.options.program).args(["status", "--json"]).args(subnet_file).output()?;
         serde_json::from_slice(&done.stdout)
             .with_context(|| format!("the status is no JSON: {} {}", done.status, String::from_utf8_lossy(&done.stderr).trim()))
     }
@@ -214,7 +219,7 @@ impl Drop for Agent {
 }
 
 fn launch(host: &Host, options: &AgentOptions, log: &PathBuf) -> Result<Process> {
-    let AgentOptions { program, verb, args, env, under } = options;
+    let AgentOptions { program, verb, args, env, under, health_port: _, subnet_file: _ } = options;
     if !program.is_file() {
         bail!("there is no agent {}", program.display());
     }

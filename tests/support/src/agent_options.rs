@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::Etcd;
+use crate::agent::HEALTH_PORT;
 
 /// The program of an agent, its arguments and environment.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct AgentOptions {
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) under: Vec<String>,
+    pub(crate) health_port: u16,
+    pub(crate) subnet_file: Option<String>,
 }
 
 impl AgentOptions {
@@ -24,7 +27,7 @@ impl AgentOptions {
     /// # Errors
     /// When there is no such program.
     pub fn loden(etcd: &Etcd) -> Result<Self> {
-        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new(), under: Vec::new() }.on(etcd))
+        Ok(Self::new(loden_binary()?, Some("agent")).at(etcd.endpoint()))
     }
 
     /// The same, with the store behind this URL, or several with commas between them.
@@ -32,13 +35,13 @@ impl AgentOptions {
     /// # Errors
     /// When there is no such program.
     pub fn loden_at(endpoints: &str) -> Result<Self> {
-        Ok(Self { program: loden_binary()?, verb: Some("agent"), args: Vec::new(), env: Vec::new(), under: Vec::new() }.at(endpoints))
+        Ok(Self::new(loden_binary()?, Some("agent")).at(endpoints))
     }
 
     /// Another agent that takes the same flags, such as flanneld.
     #[must_use]
     pub fn other(program: impl Into<PathBuf>, etcd: &Etcd) -> Self {
-        Self { program: program.into(), verb: None, args: Vec::new(), env: Vec::new(), under: Vec::new() }.on(etcd)
+        Self::new(program.into(), None).at(etcd.endpoint())
     }
 
     /// The agent's program.
@@ -53,12 +56,20 @@ impl AgentOptions {
         Self { program: program.into(), ..self }
     }
 
-    fn on(self, etcd: &Etcd) -> Self {
-        self.at(etcd.endpoint())
+    fn new(program: PathBuf, verb: Option<&'static str>) -> Self {
+        let (args, env, under) = (Vec::new(), Vec::new(), Vec::new());
+        Self { program, verb, args, env, under, health_port: HEALTH_PORT, subnet_file: None }
     }
 
     fn at(self, endpoints: &str) -> Self {
-        self.args(["--etcd-endpoints", endpoints]).args(["--healthz-port", &crate::agent::HEALTH_PORT.to_string()])
+        self.args(["--etcd-endpoints", endpoints]).args(["--healthz-port", &HEALTH_PORT.to_string()])
+    }
+
+    /// Beside another agent of its host: with this health port and subnet file.
+    #[must_use]
+    pub fn beside(self, health_port: u16, subnet_file: &str) -> Self {
+        let options = self.args(["--healthz-port", &health_port.to_string(), "--subnet-file", subnet_file]);
+        Self { health_port, subnet_file: Some(subnet_file.to_owned()), ..options }
     }
 
     /// With further arguments.

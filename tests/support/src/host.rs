@@ -102,7 +102,15 @@ impl Host {
     /// # Errors
     /// When it is not there or malformed.
     pub fn subnet_env(&self) -> Result<SubnetEnv> {
-        SubnetEnv::parse(&self.read("/run/flannel/subnet.env")?)
+        self.subnet_env_at("/run/flannel/subnet.env")
+    }
+
+    /// A subnet file in another place.
+    ///
+    /// # Errors
+    /// When it is not there or malformed.
+    pub fn subnet_env_at(&self, path: &str) -> Result<SubnetEnv> {
+        SubnetEnv::parse(&self.read(path)?)
     }
 
     /// The text of a file as this host sees it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -34,8 +34,20 @@ impl Mesh {
     /// # Errors
     /// When a socket cannot be made.
     pub fn new<'a>(containers: impl IntoIterator<Item = &'a Container>) -> Result<Self> {
+        Self::of(containers, |container| container.address().into())
+    }
+
+    /// A mesh of these containers over IPv6.
+    ///
+    /// # Errors
+    /// When a socket cannot be made.
+    pub fn v6<'a>(containers: impl IntoIterator<Item = &'a Container>) -> Result<Self> {
+        Self::of(containers, |container| container.address_v6().into())
+    }
+
+    fn of<'a>(containers: impl IntoIterator<Item = &'a Container>, address: impl Fn(&Container) -> IpAddr) -> Result<Self> {
         let end = |container: &Container| {
-            let socket = container.udp_socket()?;
+            let socket = container.udp_socket_at(address(container))?;
             socket.set_nonblocking(true)?;
             Ok(End { name: container.name().to_owned(), address: socket.local_addr()?, socket })
         };

@@ -29,8 +29,15 @@ impl SubnetEnv {
     /// # Errors
     /// When the line is missing or malformed.
     pub fn subnet(&self) -> Result<IpNetwork> {
-        let text = self.get("FLANNEL_SUBNET").context("no FLANNEL_SUBNET in the subnet file")?;
-        text.parse().with_context(|| format!("FLANNEL_SUBNET is {text:?}"))
+        self.network("FLANNEL_SUBNET")?.context("no FLANNEL_SUBNET in the subnet file")
+    }
+
+    /// A line that names a network, such as `FLANNEL_IPV6_SUBNET`; none where there is none.
+    ///
+    /// # Errors
+    /// When the line is malformed.
+    pub fn network(&self, name: &str) -> Result<Option<IpNetwork>> {
+        self.get(name).map(|text| text.parse().with_context(|| format!("{name} is {text:?}"))).transpose()
     }
 
     /// `FLANNEL_MTU`.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lease::Subnet;
+use lease::{Family, Subnet};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressFlags;
 
@@ -12,14 +12,28 @@ use super::link;
 use super::requests::Requests;
 use crate::kernel::KernelError;
 use crate::underlay::{Address, Interface, Interfaces, Reach};
-use crate::{Device, IfIndex, TABLE_MAIN, Way};
+use crate::{Device, IfIndex, Kind, TABLE_MAIN, Way};
 
-/// The interfaces of the calling thread's network namespace with their addresses of one family, the one that the family's default
-/// route leaves by, and the one by which `reach` would be reached.
+/// The VXLAN devices of the calling thread's network namespace, whosever they are, with their names.
 ///
 /// # Errors
 /// [`KernelError`] when they cannot be read.
-pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces, KernelError> {
+pub async fn vxlan_links() -> Result<Vec<(String, Device)>, KernelError> {
+    let mut links: Vec<(String, Device)> = Vec::new();
+    dump(What::Links, &mut links, |links, message| {
+        links.extend(or_left_out(link::read(message)).filter(|(_, device)| matches!(device.kind, Kind::Vxlan(_))));
+        Ok(())
+    })
+    .await?;
+    Ok(links)
+}
+
+/// The interfaces of the calling thread's network namespace with their addresses, those that these families' default routes leave by,
+/// and the one by which `reach` would be reached.
+///
+/// # Errors
+/// [`KernelError`] when they cannot be read.
+pub(crate) async fn read(families: &[Family], reach: Option<IpAddr>) -> Result<Interfaces, KernelError> {
     let mut list: Vec<Interface> = Vec::new();
     dump(What::Links, &mut list, |list, message| {
         list.extend(or_left_out(link::read(message)).map(|(name, Device { index, mtu, mac, up, .. })| Interface {
@@ -40,8 +54,7 @@ pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces
         Ok(())
     })
     .await?;
-    for entry::Address { index, address, len, flags, scope, handle: _ } in found.into_iter().filter(|found| found.address.is_ipv6() == ipv6)
-    {
+    for entry::Address { index, address, len, flags, scope, handle: _ } in found {
         if let Some(interface) = list.iter_mut().find(|interface| interface.index == index) {
             interface.addresses.push(Address {
                 address,
@@ -55,12 +68,22 @@ pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces
         }
     }
 
-    let mut defaults: Vec<(u32, IfIndex)> = Vec::new();
-    let (family, any) = if ipv6 {
-        (AddressFamily::Inet6, Ipv6Addr::UNSPECIFIED.into())
-    } else {
-        (AddressFamily::Inet, IpAddr::from(Ipv4Addr::UNSPECIFIED))
+    let mut interfaces = Interfaces { list, ..Interfaces::default() };
+    for family in families {
+        *family.pick(&mut interfaces.default_v4, &mut interfaces.default_v6) = default_route(*family).await?;
+    }
+    interfaces.reach = match reach {
+        Some(address) => Requests::open()?.reach(address).await?.and_then(|(out, source)| Some(Reach { index: out?, source })),
+        None => None,
     };
+    Ok(interfaces)
+}
+
+/// The interface that the default route of the lowest metric leaves by.
+async fn default_route(family: Family) -> Result<Option<IfIndex>, KernelError> {
+    let mut defaults: Vec<(u32, IfIndex)> = Vec::new();
+    let (family, any) = family
+        .pick((AddressFamily::Inet, IpAddr::from(Ipv4Addr::UNSPECIFIED)), (AddressFamily::Inet6, IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let tables = [TABLE_MAIN].into();
     let sight = Sight { network: Subnet::host(any), device: None, tables: &tables };
     dump(What::Routes(family, TABLE_MAIN), &mut defaults, |defaults, message| {
@@ -70,11 +93,5 @@ pub(crate) async fn read(ipv6: bool, reach: Option<IpAddr>) -> Result<Interfaces
         Ok(())
     })
     .await?;
-    let default = defaults.into_iter().min_by_key(|(metric, _)| *metric).map(|(_, index)| index);
-
-    let reach = match reach {
-        Some(address) => Requests::open()?.reach(address).await?.and_then(|(out, source)| Some(Reach { index: out?, source })),
-        None => None,
-    };
-    Ok(Interfaces { ipv6, list, default, reach })
+    Ok(defaults.into_iter().min_by_key(|(metric, _)| *metric).map(|(_, index)| index))
 }

@@ -37,6 +37,7 @@ pub(crate) use self::answer::{Answer, Refusal, read as read_answer};
 pub(crate) use self::dump::{Question, ask};
 pub(crate) use self::events::Watch;
 pub(crate) use self::interfaces::read as read_interfaces;
+pub use self::interfaces::vxlan_links;
 pub(crate) use self::wire::{Message, Messages};
 
 const EVENTS: &str = "read the kernel's notifications";

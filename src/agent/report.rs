@@ -1,0 +1,173 @@
+//! The report for `loden status`: what the session, the store and the data planes say of themselves, put together.
+
+use std::time::Instant;
+
+use lease::LeaseKey;
+use lease::claim::How;
+use lease::keeper::{Held, LeaseState};
+use lease::store::Health;
+use tokio::sync::{mpsc, watch};
+
+use super::board::{Board, Facts};
+use super::reporter::{stale, unix_now};
+use super::view::View;
+use crate::cli::EtcdOptions;
+use crate::http::Readiness;
+use crate::status::{self, Asked, Report};
+
+/// Answers `loden status`.
+pub(super) async fn answer(
+    mut asked: mpsc::Receiver<Asked>,
+    board: Board,
+    etcd: EtcdOptions,
+    mut health: watch::Receiver<Health>,
+    readiness: watch::Receiver<Readiness>,
+) {
+    let started = Instant::now();
+    let mut store_since = started;
+    loop {
+        tokio::select! {
+            changed = health.changed() => if changed.is_ok() { store_since = Instant::now() } else { return },
+            asker = asked.recv() => match asker {
+                Some(asker) => {
+                    let store = store(&health.borrow().clone(), store_since, &etcd);
+                    let readiness = readiness.borrow().clone();
+                    let report = report(&board, store, started, &readiness).await;
+                    // Whoever asked may have gone away.
+                    let _ = asker.send(Box::new(report));
+                }
+                None => return,
+            },
+        }
+    }
+}
+
+fn store(health: &Health, since: Instant, etcd: &EtcdOptions) -> status::Store {
+    let (state, error) = match health {
+        Health::Unknown => (status::StoreState::Unknown, None),
+        Health::Up => (status::StoreState::Up, None),
+        Health::Down(reason) => (status::StoreState::Down, Some(reason.clone())),
+    };
+    let endpoints = etcd.endpoints.iter().map(ToString::to_string).collect();
+    status::Store { state, since: since.elapsed().as_secs(), error, endpoints }
+}
+
+async fn report(board: &Board, store: status::Store, started: Instant, readiness: &Readiness) -> Report {
+    let facts = board.look().borrow().clone();
+    let (views, idle) = match &facts.planes {
+        Some(planes) => (planes.views().await, planes.is_empty()),
+        None => (Vec::new(), false),
+    };
+    let lease = lease(&facts);
+    let not_ready_because = match readiness {
+        Readiness::Ready | Readiness::ReadyBut(_) => None,
+        Readiness::NotReady(reason) => Some(reason.clone()),
+    };
+    let mut report = Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime: started.elapsed().as_secs(),
+        now_unix_ms: u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX),
+        ready: not_ready_because.is_none(),
+        not_ready_because,
+        lease,
+        vteps: Vec::new(),
+        underlay: facts.underlay,
+        store,
+        data_plane: status::DataPlane::default(),
+        peers: Vec::new(),
+        rejected: Vec::new(),
+        stray_keys: 0,
+        heals: Vec::new(),
+        fights: Vec::new(),
+        held_removals: None,
+        stale: facts.stale.is_some(),
+        filter: None,
+        config_changes: facts.config_changes,
+        warnings: facts.warnings,
+    };
+    if idle {
+        report.data_plane.state = status::DataPlaneState::InStep;
+    }
+    for (nth, view) in views.into_iter().enumerate() {
+        add(&mut report, view, nth == 0);
+    }
+    report.heals.sort_by_key(|heal| std::cmp::Reverse(heal.at_unix_ms));
+    if let Some(LeaseState::Held(held)) = facts.lease.as_ref().map(|lease| lease.borrow().clone()) {
+        report.warnings.extend(held.warnings.iter().map(ToString::to_string));
+    }
+    report.warnings.extend(facts.stale.map(stale));
+    report.warnings.extend(facts.subnet_file);
+    report.warnings.extend(facts.config);
+    report
+}
+
+/// Adds what one family's data plane says of itself.
+fn add(report: &mut Report, view: View, first: bool) {
+    let View { vtep, data_plane, peers, rejected, strays, heals, fights, held, filter, warnings } = view;
+    report.vteps.extend(vtep);
+    report.data_plane = if first { data_plane } else { both(report.data_plane.clone(), data_plane) };
+    report.peers.extend(peers);
+    // A record that cannot be read is bad for both families.
+    report.rejected.extend(rejected.into_iter().filter(|rejected| first || !report.rejected.contains(rejected)).collect::<Vec<_>>());
+    report.stray_keys = report.stray_keys.max(strays);
+    report.heals.extend(heals);
+    report.fights.extend(fights);
+    report.held_removals = report.held_removals.take().or(held);
+    report.filter = report.filter.take().or(filter);
+    report.warnings.extend(warnings);
+}
+
+fn both(a: status::DataPlane, b: status::DataPlane) -> status::DataPlane {
+    use status::DataPlaneState::{Blocked, Converging, InStep};
+    let state = match (a.state, b.state) {
+        (Blocked, _) | (_, Blocked) => Blocked,
+        (Converging, _) | (_, Converging) => Converging,
+        (InStep, InStep) => InStep,
+    };
+    let sum = |a: status::Count, b: status::Count| status::Count {
+        neighbours: a.neighbours + b.neighbours,
+        fdb: a.fdb + b.fdb,
+        routes: a.routes + b.routes,
+    };
+    status::DataPlane {
+        state,
+        reason: a.reason.or(b.reason),
+        desired: sum(a.desired, b.desired),
+        observed: sum(a.observed, b.observed),
+        pending: a.pending + b.pending,
+        retrying: a.retrying + b.retrying,
+    }
+}
+
+fn lease(facts: &Facts) -> status::Lease {
+    let state = facts.lease.as_ref().map(|lease| lease.borrow().clone());
+    let (state, key, how, reason, expires_in) = match state {
+        Some(LeaseState::Held(Held { entry, how, warnings: _, expires })) => {
+            let left = expires.map(|at| at.saturating_duration_since(tokio::time::Instant::now()).as_secs());
+            (status::LeaseState::Held, Some(entry.key), Some(how_text(how).to_owned()), None, left)
+        }
+        Some(LeaseState::Lost { reason }) => (status::LeaseState::Lost, facts.key, None, Some(reason), None),
+        Some(LeaseState::Claiming { reason }) => (status::LeaseState::Claiming, facts.key, None, Some(reason), None),
+        None => (status::LeaseState::Claiming, facts.key, None, facts.blocked.clone(), None),
+    };
+    status::Lease {
+        state,
+        subnet: key.and_then(LeaseKey::v4),
+        ipv6_subnet: key.and_then(LeaseKey::v6),
+        how,
+        reason,
+        expires_in,
+        owner: facts.owner,
+    }
+}
+
+fn how_text(how: How) -> &'static str {
+    match how {
+        How::Own => "own lease",
+        How::FromFlanneld => "flanneld's lease for this address",
+        How::Reserved => "reservation",
+        How::Remembered => "subnet file",
+        How::Fresh => "free subnet",
+    }
+}

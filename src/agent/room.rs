@@ -1,0 +1,133 @@
+//! Whether this host has room for the network: nobody else keeps its VTEP, and nothing receives in its place. Settled before a lease
+//! is taken, and held until the agent ends.
+
+use std::fs;
+
+use lease::{Backend, Family, NetworkConfig, Subnet, Vni, VxlanConfig};
+use overlay::{Device, Kernel, KernelError, Kind, Netlink, Scope};
+
+use crate::cli::EtcdOptions;
+use crate::conflicts::{self, Conflict, Flanneld, Wanted};
+use crate::lock::{Lock, LockError};
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRoom {
+    #[error(
+        "another agent runs on this host with the same keys ({prefix} at {endpoints}): process {pid}; stop it, or give this one an --etcd-prefix of its own"
+    )]
+    SameNetwork { prefix: String, endpoints: String, pid: i32 },
+    #[error(
+        "{device} is another agent's: process {pid} keeps it for another network; stop that one, or give this network another Backend.VNI"
+    )]
+    SameDevice { device: String, pid: i32 },
+    #[error("cannot make sure that {what} is nobody else's: {source}")]
+    Unsure { what: String, source: std::io::Error },
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// What we hold on this host, and what else we have met.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// The network's, from the start.
+    _network: Option<Lock>,
+    /// The devices', once they are known.
+    devices: Option<Vec<Lock>>,
+    /// flannelds of other networks.
+    flannelds: Vec<Flanneld>,
+    /// What does not get on with a device that was up already.
+    warnings: Vec<String>,
+}
+
+impl Room {
+    /// Takes the network for this process.
+    ///
+    /// # Errors
+    /// [`NoRoom::SameNetwork`].
+    pub(super) fn take(etcd: &EtcdOptions, flannelds: Vec<Flanneld>) -> Result<Self, NoRoom> {
+        let EtcdOptions { endpoints, prefix, .. } = etcd;
+        let mut endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+        endpoints.sort();
+        let (prefix, endpoints) = (prefix.as_str().to_owned(), endpoints.join(", "));
+        let network = Lock::take(&format!("network {prefix} at {endpoints}")).map_err(|error| match error {
+            LockError::Held(pid) => NoRoom::SameNetwork { prefix: prefix.clone(), endpoints, pid },
+            LockError::Io(source) => NoRoom::Unsure { what: prefix.clone(), source },
+        })?;
+        Ok(Self { _network: network, devices: None, flannelds, warnings: Vec::new() })
+    }
+
+    /// Takes the devices, if nothing stands in their way; returns what a person should know all the same.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing is held then, and it can be tried again.
+    pub(super) async fn claim(&mut self, config: &NetworkConfig) -> Result<&[String], NoRoom> {
+        let Backend::Vxlan(vxlan) = config.backend else { return Ok(&[]) };
+        let wanted = wanted(config, vxlan.vni);
+        let names: Vec<String> = wanted.iter().map(|(name, _)| lock_name(name)).collect();
+        let held = self.devices.as_ref().is_some_and(|locks| locks.iter().map(Lock::name).eq(names.iter().map(String::as_str)));
+        if !held {
+            self.devices = None;
+            let mut locks = Vec::new();
+            for (device, name) in wanted.iter().map(|(device, _)| device.clone()).zip(&names) {
+                locks.extend(Lock::take(name).map_err(|error| match error {
+                    LockError::Held(pid) => NoRoom::SameDevice { device, pid },
+                    LockError::Io(source) => NoRoom::Unsure { what: device, source },
+                })?);
+            }
+            self.warnings = self.conflicts(&vxlan, &wanted).await?;
+            self.devices = Some(locks);
+        }
+        Ok(&self.warnings)
+    }
+
+    async fn conflicts(&self, vxlan: &VxlanConfig, wanted: &[(String, Subnet)]) -> Result<Vec<String>, NoRoom> {
+        let links = overlay::vxlan_links().await?;
+        let mut warnings = Vec::new();
+        for (device, network) in wanted {
+            let ipv6 = !network.is_ipv4();
+            let udp = fs::read_to_string(if ipv6 { "/proc/net/udp6" } else { "/proc/net/udp" }).unwrap_or_default();
+            let wanted = Wanted { device, vni: vxlan.vni, port: vxlan.port, gbp: vxlan.gbp, ipv6, network: *network };
+            let conflict = match conflicts::on_port(&wanted, &links, &udp) {
+                None => self.other_network(&wanted).await?,
+                found => found,
+            };
+            let serves = |(name, link): &(String, Device)| {
+                let right = matches!(link.kind, Kind::Vxlan(vxlan) if (vxlan.vni, vxlan.port) == (wanted.vni, wanted.port));
+                name == device && link.up && right
+            };
+            match conflict {
+                // The kernel has decided already: it receives, and the other does not.
+                Some(conflict @ (Conflict::External { .. } | Conflict::OtherWay { .. })) if links.iter().any(serves) => {
+                    tracing::warn!(%conflict, "another VXLAN device cannot receive beside ours");
+                    warnings.push(conflict.to_string());
+                }
+                Some(conflict) => return Err(conflict.into()),
+                None => {}
+            }
+        }
+        Ok(warnings)
+    }
+
+    /// A flanneld that is alive, and a device under our VTEP's name with an address of another network.
+    async fn other_network(&self, wanted: &Wanted<'_>) -> Result<Option<Conflict>, KernelError> {
+        let Some(flanneld) = self.flannelds.iter().find(|flanneld| flanneld.lives()) else { return Ok(None) };
+        let Wanted { device, network, .. } = *wanted;
+        let observed = Netlink::open(Scope::of_device(device.to_owned(), network))?.dump().await?;
+        let foreign = |address: &std::net::IpAddr| address.is_ipv4() == network.is_ipv4() && !network.contains(*address);
+        let address = observed.addresses.iter().map(|(address, _)| *address).find(foreign);
+        Ok(address.map(|address| Conflict::OtherNetwork { device: device.to_owned(), address, network, pid: flanneld.pid }))
+    }
+}
+
+/// The devices of the configuration, each with its network.
+fn wanted(config: &NetworkConfig, vni: Vni) -> Vec<(String, Subnet)> {
+    let of = |family: Family| Some((overlay::device_name(vni, family.is_ipv6()), config.pool(family)?.network));
+    Family::ALL.into_iter().filter_map(of).collect()
+}
+
+fn lock_name(device: &str) -> String {
+    format!("device {device}")
+}

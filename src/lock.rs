@@ -1,0 +1,126 @@
+//! One agent for one thing: a name that one process of a network namespace holds, and the kernel gives back however that process ends.
+//!
+//! The name is that of an abstract Unix socket. It belongs to the network namespace, as the devices and routes do that it
+//! stands for; it needs no file, so it also holds between containers that share the host's network and nothing else.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+use sha2::{Digest, Sha256};
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+
+/// A name of ours. It is free again when this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    name: String,
+    _held: JoinSet<()>,
+}
+
+/// The name cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another agent has it.
+    #[error("process {0} has it")]
+    Held(i32),
+    /// The system refuses.
+    #[error("cannot make the socket that says so")]
+    Io(#[from] io::Error),
+}
+
+impl Lock {
+    /// Takes a name. None where somebody has it who is neither root nor our own account: whoever may open a
+    /// socket could keep us from starting with it. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(name: &str) -> Result<Option<Self>, LockError> {
+        let address = address(name);
+        match StdListener::bind_addr(&SocketAddr::from_abstract_name(&address)?) {
+            Ok(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = UnixListener::from_std(listener)?;
+                let mut held = JoinSet::new();
+                // Who knocks wants to know whose it is, and that is told by the kernel.
+                held.spawn(async move { while listener.accept().await.is_ok() {} });
+                Ok(Some(Self { name: name.to_owned(), _held: held }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(&address).map_err(io::Error::from)? {
+                Some((pid, uid)) if uid == 0 || uid == geteuid().as_raw() => Err(LockError::Held(pid)),
+                Some((pid, uid)) => {
+                    tracing::warn!(name, pid, uid, "a process of another user holds this name: going on without it");
+                    Ok(None)
+                }
+                // It has just been given back.
+                None => Self::take(name),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The longest name that is shown as it is. An address has 108 bytes, the zero in front among them (unix(7)).
+const NAME_MAX: usize = 80;
+
+/// The socket's address, as `ss -xl` shows it behind an `@`.
+fn address(name: &str) -> String {
+    if name.len() <= NAME_MAX {
+        return format!("loden/{name}");
+    }
+    let digest: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("loden/{digest}")
+}
+
+/// Process and user of whoever holds the address; process 0 where it is in another pid namespace, or does not answer.
+fn holder(address: &str) -> Result<Option<(i32, u32)>, Errno> {
+    let knocker = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    match connect(knocker.as_raw_fd(), &UnixAddr::new_abstract(address.as_bytes())?) {
+        Ok(()) => {
+            let credentials = getsockopt(&knocker, PeerCredentials)?;
+            Ok(Some((credentials.pid(), credentials.uid())))
+        }
+        // It hangs, and many have knocked.
+        Err(Errno::EAGAIN) => Ok(Some((0, 0))),
+        Err(Errno::ECONNREFUSED) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_one_holders_until_that_lets_it_go() {
+        // One that fits an address, and one that does not.
+        for name in [format!("test {}", std::process::id()), format!("test {} {}", std::process::id(), "x".repeat(500))] {
+            holds(&name).await;
+        }
+    }
+
+    async fn holds(name: &str) {
+        let lock = Lock::take(name).unwrap().unwrap();
+        assert_eq!(lock.name(), name);
+        for _ in 0..300 {
+            assert!(matches!(Lock::take(name), Err(LockError::Held(pid)) if u32::try_from(pid) == Ok(std::process::id())));
+            tokio::task::yield_now().await;
+        }
+        assert!(Lock::take(&format!("{name}/other")).unwrap().is_some());
+        drop(lock);
+        // The task is gone at the runtime's next turn.
+        while Lock::take(name).is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

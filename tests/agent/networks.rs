@@ -1,0 +1,117 @@
+//! Several networks on one host: an agent each, with keys, VNI, port, subnet file and socket of its own.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use testkit::{Container, Host, wait_for};
+
+use testkit::world::{Member, PATIENCE, VTEP, World};
+
+const CONFIG: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
+const SECOND_CONFIG: &str = r#"{"Network":"10.6.0.0/16","Backend":{"Type":"vxlan","VNI":2,"Port":8475}}"#;
+const SECOND_FILE: &str = "/run/flannel/two.env";
+const SECOND_PORT: u16 = 8481;
+const SECOND_VTEP: &str = "flannel.2";
+
+fn world() -> Result<World> {
+    let world = World::with_config(CONFIG)?;
+    world.etcd.put("/two/config", SECOND_CONFIG)?;
+    Ok(world)
+}
+
+/// A host's agents, one for each network, both ready.
+fn agents(world: &World, host: &Host) -> Result<(Member, Member)> {
+    let mut first = Member::on(host.clone(), world.options()?)?;
+    let second = world.options()?.beside(SECOND_PORT, SECOND_FILE).args(["--etcd-prefix=/two"]);
+    let mut second = Member::on(host.clone(), second)?;
+    first.agent.wait_ready(PATIENCE)?;
+    second.agent.wait_ready(PATIENCE)?;
+    Ok((first, second))
+}
+
+/// A container with an interface in each network, and its address in the second.
+fn container(host: &Host, name: &str) -> Result<(Container, Ipv4Addr)> {
+    let container = host.container(name)?;
+    let env = host.subnet_env_at(SECOND_FILE)?;
+    let (IpAddr::V4(bridge), len, mtu) = (env.subnet()?.ip(), env.subnet()?.prefix(), env.mtu()?) else {
+        bail!("no IPv4 in {SECOND_FILE}")
+    };
+    let address = Ipv4Addr::from_bits(bridge.to_bits() + 1);
+    host.ip_batch(&format!(
+        "link add cni1 mtu {mtu} type bridge\naddr add {bridge}/{len} dev cni1\nlink set cni1 up\n\
+         link add vethtwo mtu {mtu} type veth peer name eth1 mtu {mtu} netns {}\nlink set vethtwo master cni1 up\n",
+        container.pid()
+    ))?;
+    container.ip_batch(&format!("addr add {address}/{len} dev eth1\nlink set eth1 up\nroute add 10.6.0.0/16 via {bridge}\n"))?;
+    Ok((container, address))
+}
+
+/// What `ip` and `bridge` tell of a device and what hangs on it.
+fn image(host: &Host, device: &str) -> Result<Vec<String>> {
+    let lists: [&[&str]; 4] = [
+        &["ip", "-d", "-o", "link", "show", "dev", device],
+        &["ip", "route", "show", "dev", device],
+        &["ip", "neigh", "show", "dev", device],
+        &["bridge", "fdb", "show", "dev", device],
+    ];
+    lists.iter().map(|list| host.run(list)).collect()
+}
+
+#[test]
+fn two_networks_on_the_same_hosts_carry_traffic_side_by_side_and_stay_out_of_each_others_way() -> Result<()> {
+    let world = world()?;
+    let (h1, h2) = (world.lab.host("h1")?, world.lab.host("h2")?);
+    let (mut first, mut second) = agents(&world, &h1)?;
+    let (_first2, _second2) = agents(&world, &h2)?;
+    let ((c1, _), (c2, c2_in_two)) = (container(&h1, "c1")?, container(&h2, "c2")?);
+    for to in [c2.address(), c2_in_two] {
+        wait_for(&format!("{to} to be reached"), PATIENCE, || c1.ping(to, 56, false))?;
+        c1.ping(to, c1.full_payload(), true)?;
+    }
+    let first_stream = c1.udp_stream(&c2, Duration::from_millis(1))?;
+
+    // Either one restarts, and is gone for good, without the other.
+    let (before, file) = (image(&h1, VTEP)?, h1.read("/run/flannel/subnet.env")?);
+    second.agent.restart()?;
+    second.agent.wait_ready(PATIENCE)?;
+    first.agent.restart()?;
+    first.agent.wait_ready(PATIENCE)?;
+    second.agent.terminate()?;
+    let status = first.agent.status_json()?;
+    ensure!(status["ready"] == true && status["warnings"] == serde_json::json!([]), "{status:#}");
+    let said = second.agent.ask_with_flags("cleanup")?;
+    ensure!(said.contains(&format!("ip link del {SECOND_VTEP}\n")) && said.contains(&format!("# {VTEP} is left alone")), "{said}");
+    ensure!(h1.ip_json(&["link", "show", "dev", SECOND_VTEP]).is_err() && h1.read(SECOND_FILE).is_err());
+    ensure!(image(&h1, VTEP)? == before && h1.read("/run/flannel/subnet.env")? == file);
+    first.ensure_ready()?;
+    ensure!(first_stream.finish()?.lost == 0);
+    c1.ping(c2.address(), 56, false)?;
+
+    // From nothing the second comes back, and the first can go as well.
+    second.agent.restart()?;
+    second.agent.wait_ready(PATIENCE)?;
+    wait_for("the second network to carry traffic again", PATIENCE, || c1.ping(c2_in_two, 56, false))?;
+    first.agent.terminate()?;
+    let said = first.agent.ask_with_flags("cleanup")?;
+    ensure!(said.contains(&format!("ip link del {VTEP}\n")) && said.contains(&format!("# {SECOND_VTEP} is left alone")), "{said}");
+    second.ensure_ready()?;
+    c1.ping(c2_in_two, 56, false)
+}
+
+#[test]
+fn each_network_has_its_own_status_socket_and_state() -> Result<()> {
+    let world = world()?;
+    let host = world.lab.host("h1")?;
+    let (first, second) = agents(&world, &host)?;
+    for (member, vtep, network) in [(&first, VTEP, "10.5."), (&second, SECOND_VTEP, "10.6.")] {
+        let status = member.agent.status_json()?;
+        ensure!(status["pid"] == member.agent.pid() && status["vteps"][0]["name"] == vtep, "{status:#}");
+        ensure!(status["lease"]["subnet"].as_str().context("no subnet")?.starts_with(network), "{status:#}");
+    }
+    wait_for("a state file of each", PATIENCE, || {
+        let files = host.run(&["ls", "/var/lib/loden"])?;
+        ensure!(files.lines().eq(["state", "state.run-flannel-two.env"]), "{files}");
+        Ok(())
+    })
+}
