@@ -188,6 +188,40 @@ fn a_peer_that_goes_out_of_reach_and_comes_back_is_never_without_a_route() {
 }
 
 #[test]
+fn what_flanneld_left_goes_once_the_peer_is_known_and_ours_is_there() {
+    for family in Family::BOTH {
+        in_namespace(|| async move {
+            link(family);
+            for n in [2, 3, 4] {
+                somebody(family, &Deed::Near(family.underlay(n)));
+                somebody(family, &Deed::PutFlannelds { prefix: family.subnet(n), via: family.underlay(n) });
+            }
+            somebody(family, &Deed::Far(family.underlay(4)));
+            let flannelds = || {
+                json(&format!("ip {} -j route show proto boot", family.ip())).iter().filter(|route| route["gateway"].is_string()).count()
+            };
+            let senders = [2, 4].map(|n| Sender::start(family, n));
+            let mut reconciler = reconciler(family, ground(family, Direct::WhereReachable)).await;
+            reconciler.leases(&[Event::Init, Event::InitDone(Revision(1))], Instant::now());
+            in_step(&mut reconciler).await;
+            assert_eq!(flannelds(), 3, "whose they are is not known");
+            for n in [2, 4] {
+                reconciler.leases(&[Event::Apply(family.lease(n, n, false))], Instant::now());
+            }
+            until(&mut reconciler, "taken over", |_| flannelds() == 1).await;
+            in_step(&mut reconciler).await;
+            assert_eq!((leaves_by(family, 2).as_deref(), leaves_by(family, 4).as_deref()), (Some(ELSEWHERE), Some(family.name())));
+            for (sent, unrouted) in senders.map(Sender::finish) {
+                assert!(sent > 0 && unrouted == 0, "{unrouted} of {sent} had no route");
+            }
+            // One that is put while we run goes the same way.
+            somebody(family, &Deed::PutFlannelds { prefix: family.subnet(2), via: family.underlay(2) });
+            until(&mut reconciler, "taken over", |_| flannelds() == 1).await;
+        });
+    }
+}
+
+#[test]
 fn what_no_container_has_is_dropped_and_containers_are_reached() {
     for family in Family::BOTH {
         for table in [None, Some(RouteTable { id: TABLE, priority: PRIORITY })] {
