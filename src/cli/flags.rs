@@ -182,6 +182,9 @@ pub(super) struct RouteFlags {
     /// The rule's priority: after 0, the table local, and before 32766, the table main
     #[arg(long, value_name = "NUMBER", default_value = "32000", value_parser = rule_priority)]
     pub(super) route_rule_priority: u32,
+    /// Put a blackhole route for the own subnet
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) ip_blackhole_route: bool,
 }
 
 #[derive(Debug, Args)]
@@ -238,9 +241,6 @@ pub(super) struct LaterFlags {
     /// Seconds between two looks at the filter rules
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(super) iptables_resync: u64,
-    /// Put a blackhole route for the own subnet
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
-    pub(super) ip_blackhole_route: bool,
     /// Take leases from Kubernetes instead of etcd
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
     pub(super) kube_subnet_mgr: bool,
@@ -285,7 +285,6 @@ impl LaterFlags {
             ip_masq_fully_random_disable,
             iptables_forward_rules,
             iptables_resync,
-            ip_blackhole_route: _,
             kube_subnet_mgr,
             kube_api_url,
             kubeconfig_file,

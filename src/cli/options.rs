@@ -180,7 +180,7 @@ impl TryFrom<AgentFlags> for Options {
         let LeaseFlags { subnet_file, subnet_lease_renew_margin, state_file } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
         let LoggingFlags { verbosity, version: _ } = logging;
-        let RouteFlags { route_table, route_rule_priority } = routes;
+        let RouteFlags { route_table, route_rule_priority, ip_blackhole_route } = routes;
         let FilterFlags { vxlan_peers_only, notrack } = filter;
         let etcd = EtcdOptions::try_from(etcd)?;
         let state_file = state_file.map_or_else(|| Some(state_file_of(&subnet_file)), |StateFile(path)| path);
@@ -199,7 +199,7 @@ impl TryFrom<AgentFlags> for Options {
             guard: guard.into(),
             routes: RouteOptions {
                 table: route_table.map(|id| RouteTable { id, priority: route_rule_priority }),
-                blackhole: later.ip_blackhole_route,
+                blackhole: ip_blackhole_route,
             },
             ip_masq: later.ip_masq,
             vxlan_peers_only,
