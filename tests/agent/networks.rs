@@ -148,6 +148,36 @@ fn with_route_tables_the_networks_are_kept_apart_by_tables_and_rules_and_the_mai
 }
 
 #[test]
+fn routes_move_to_a_table_to_another_and_back_without_a_lost_packet() -> Result<()> {
+    let world = world()?;
+    let (mut one, two) = (world.member("h1")?, world.member("h2")?);
+    let (c1, c2) = (one.host.container("c1")?, two.host.container("c2")?);
+    wait_for("the containers to reach each other", PATIENCE, || c1.ping(c2.address(), 56, false))?;
+    let stream = c1.udp_stream(&c2, Duration::from_millis(1))?;
+    let moves =
+        [vec!["--route-table=501"], vec!["--route-table=777", "--route-rule-priority=99"], vec![], vec!["--route-table=501"], vec![]];
+    for flags in moves {
+        one.agent.terminate()?;
+        *one.agent.options_mut() = world.options()?.args(flags.clone());
+        one.agent.restart()?;
+        one.agent.wait_ready(PATIENCE)?;
+        let table = flags.first().and_then(|flag| flag.strip_prefix("--route-table=")).unwrap_or("main");
+        wait_for(&format!("all routes to be in table {table} alone"), PATIENCE, || {
+            let all = one.host.run(&["ip", "route", "show", "table", "all", "proto", "76"])?;
+            let here = one.host.run(&["ip", "route", "show", "table", table, "proto", "76"])?;
+            ensure!(all.lines().count() == 1 && here.lines().count() == 1, "{all}");
+            let rules = one.host.run(&["ip", "rule", "show"])?;
+            let ours: Vec<&str> = rules.lines().filter(|rule| rule.contains("10.5.")).collect();
+            ensure!(ours.len() == usize::from(table != "main") && ours.iter().all(|rule| rule.contains(table)), "{ours:?}");
+            Ok(())
+        })?;
+    }
+    let report = stream.finish()?;
+    ensure!(report.lost == 0 && report.received > 0, "{report:?}");
+    Ok(())
+}
+
+#[test]
 fn each_network_has_its_own_status_socket_and_state() -> Result<()> {
     let world = world()?;
     let host = world.lab.host("h1")?;
