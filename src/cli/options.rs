@@ -186,7 +186,7 @@ impl TryFrom<AgentFlags> for Options {
         let LeaseFlags { subnet_file, subnet_lease_renew_margin, state_file } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
         let LoggingFlags { verbosity, version: _ } = logging;
-        let RouteFlags { route_table, route_rule_priority } = routes;
+        let RouteFlags { route_table, route_rule_priority, ip_blackhole_route } = routes;
         let FilterFlags { ip_masq, ip_masq_fully_random_disable, iptables_forward_rules, iptables_resync, vxlan_peers_only, notrack } =
             filter;
         let etcd = EtcdOptions::try_from(etcd)?;
@@ -205,7 +205,7 @@ impl TryFrom<AgentFlags> for Options {
             guard: guard.into(),
             routes: RouteOptions {
                 table: route_table.map(|id| RouteTable { id, priority: route_rule_priority }),
-                blackhole: later.ip_blackhole_route,
+                blackhole: ip_blackhole_route,
             },
             ip_masq,
             fully_random: !ip_masq_fully_random_disable,
