@@ -7,7 +7,7 @@
 //!        ▲───────── every change, by whomever ◀──────────┘
 //! ```
 //!
-//! One [`Reconciler`] owns one VTEP, of one address family, and all that hangs on it. This crate promises that nothing
+//! One [`Reconciler`] owns the VTEP, routes and rules of one address family, as its [`Ground`] says. This crate promises that nothing
 //! it does not own is ever touched, that nothing is deleted on partial knowledge, and that it acts on what the kernel
 //! says rather than on what it remembers having written.
 //!
@@ -45,7 +45,7 @@ pub use ground::{Direct, Ground, RouteTable};
 #[cfg(feature = "contract")]
 pub use kernel::fuzz_datagram;
 #[cfg(feature = "contract")]
-pub use kernel::{Deed, ELSEWHERE, ModelKernel, contract};
+pub use kernel::{Deed, ELSEWHERE, ELSEWHERE_INDEX, ModelKernel, contract};
 pub use kernel::{Failure, Kernel, KernelError, Leftover, Netlink, Scope, leftovers, vxlan_links};
 pub use observed::Observed;
 pub use op::Op;

@@ -12,7 +12,7 @@ use lease::Subnet;
 
 use crate::desired::Desired;
 use crate::device::{Device, Kind, VtepSpec, Vxlan};
-use crate::entry::{Key, RouteKey, RouteTo, Way};
+use crate::entry::{Key, RouteKey, RouteTo, TABLE_MAIN, Way};
 use crate::observed::Observed;
 use crate::op::Op;
 
@@ -129,10 +129,26 @@ fn route(plan: &mut Plan, desired: &Desired, observed: &Observed, base: Base, ke
         Some(_) => Err((Key::Route(key), Blocked::ForeignRoute(key))),
         None => Ok(Op::PutRoute { key, to, replace: replace || flannelds.is_some() }),
     };
+    let stone = want.filter(|want| Some(*want) != have).and_then(|want| stepping_stone(desired, observed, key, want));
+    plan.puts.extend(stone.map(|(key, to)| Op::PutRoute { key, to, replace: true }));
+    plan.dels.extend(stone.map(|(key, to)| Op::DelRoute { key, to }));
     entry(plan, want, have, put, |to| Op::DelRoute { key, to });
     if let Some(to) = flannelds.filter(|_| want.is_none()) {
         plan.dels.push(Op::DelRoute { key, to });
     }
+}
+
+/// IPv6 looks up the next hop in the main table even with `onlink`, and refuses it where a route leads there by another interface
+/// (`ip6_route_check_nh_onlink`, net/ipv6/route.c, v6.18). The next hop behind the tunnel lies within the peer's subnet, so a direct
+/// route could not be replaced in one step, were it not for a route to the next hop alone: this.
+fn stepping_stone(desired: &Desired, observed: &Observed, key: RouteKey, want: RouteTo) -> Option<(RouteKey, RouteTo)> {
+    let gateway = want.gateway.filter(|gateway| want.way == Way::Tunnel && gateway.is_ipv6())?;
+    let same_prefix = RouteKey { metric: 0, table: 0, ..key }..=RouteKey { metric: u32::MAX, table: u32::MAX, ..key };
+    let ours = observed.routes.range(same_prefix.clone()).filter(|(_, to)| matches!(to.way, Way::Link(_)));
+    let flannelds = observed.foreign.range(same_prefix).filter(|(key, to)| desired.is_flannelds(**key, **to));
+    let to = RouteTo { gateway: None, onlink: false, ..want };
+    let stone = RouteKey { prefix: Subnet::host(gateway), table: TABLE_MAIN, ..key };
+    ours.chain(flannelds).any(|(key, _)| key.table == TABLE_MAIN).then_some((stone, to))
 }
 
 /// Everything that differs, in one plan.

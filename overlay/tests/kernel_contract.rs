@@ -4,7 +4,7 @@
 mod common;
 
 use overlay::contract::{Family, World};
-use overlay::{Deed, ELSEWHERE, Kernel, Kind, ModelKernel, Netlink, Observed, Op, RouteKey, RouteTo, Way};
+use overlay::{Deed, ELSEWHERE, ELSEWHERE_INDEX, Kernel, Kind, ModelKernel, Netlink, Observed, Op, RouteKey, RouteTo, RuleKey, TABLE_MAIN};
 use proptest::prelude::*;
 
 use crate::common::{in_namespace, sh};
@@ -27,7 +27,7 @@ struct Real(Netlink, Family);
 
 impl Real {
     fn new(family: Family) -> Self {
-        sh(&format!("ip link add {ELSEWHERE} type bridge && ip link set {ELSEWHERE} up"));
+        sh(&format!("ip link add {ELSEWHERE} index {ELSEWHERE_INDEX} type bridge && ip link set {ELSEWHERE} up"));
         Self(Netlink::open(family.scope()).unwrap(), family)
     }
 }
@@ -103,6 +103,19 @@ fn op(family: Family) -> impl Strategy<Value = Op> {
             to: RouteTo { protocol, ..to(m) },
             replace,
         }),
+        3 => (n.clone(), n.clone(), any::<bool>(), any::<bool>()).prop_map(move |(n, m, main, replace)| Op::PutRoute {
+            key: RouteKey { metric: 7, table: if main { TABLE_MAIN } else { 300 }, ..family.route(n).0 },
+            to: family.direct(m),
+            replace,
+        }),
+        1 => (n.clone(), n.clone())
+            .prop_map(move |(n, m)| Op::DelRoute { key: RouteKey { metric: 7, ..family.route(n).0 }, to: family.direct(m) }),
+        1 => any::<bool>().prop_map(move |replace| Op::PutRoute { key: family.blackhole().0, to: family.blackhole().1, replace }),
+        1 => Just(Op::DelRoute { key: family.blackhole().0, to: family.blackhole().1 }),
+        1 => (0..3_u32, any::<bool>()).prop_map(move |(priority, put)| {
+            let rule = RuleKey { priority: 100 + priority, to: family.network(), table: 300, at_least: None };
+            if put { Op::PutRule(rule) } else { Op::DelRule(rule) }
+        }),
         2 => (n, prop_oneof![Just(0), Just(7)], prop_oneof![Just(0), 76..78_u8]).prop_map(move |(n, metric, protocol)| Op::DelRoute {
             key: RouteKey { metric, ..family.route(n).0 },
             to: RouteTo { protocol, ..to(n) },
@@ -121,6 +134,10 @@ fn step(family: Family) -> impl Strategy<Value = Step> {
         1 => Just(Step::Theirs(Deed::SetDown)),
         1 => key.clone().prop_map(|key| Step::Theirs(Deed::PutForeign(key))),
         1 => key.prop_map(|key| Step::Theirs(Deed::DelForeign(key))),
+        3 => (2..5_u32).prop_map(move |n| Step::Theirs(Deed::Near(family.underlay(n)))),
+        1 => (2..5_u32).prop_map(move |n| Step::Theirs(Deed::Far(family.underlay(n)))),
+        1 => (2..5_u32, 2..5_u32)
+            .prop_map(move |(n, m)| Step::Theirs(Deed::PutFlannelds { prefix: family.subnet(n), via: family.underlay(m) })),
         1 => (2..5_u32).prop_map(move |n| Step::Theirs(Deed::AgeNeighbour(family.subnet(n).address()))),
         1 => Just(Step::Theirs(Deed::FlushRoutes { ipv6: family == Family::V6 })),
     ]
@@ -151,7 +168,6 @@ async fn tell(world: &mut impl World, steps: &[Step]) -> Vec<(Vec<(usize, i32)>,
             device.index = overlay::IfIndex(0);
             assert!(matches!(device.kind, Kind::Vxlan(_)));
         }
-        dumped.foreign.values_mut().for_each(|to| to.way = Way::Other);
         story.push((failures.iter().map(|failure| (failure.index, failure.errno)).collect(), dumped));
     }
     story

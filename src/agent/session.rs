@@ -106,7 +106,7 @@ impl Sessions {
             },
         };
         self.memory.held = Some(entry.clone());
-        let Wanted { planes, mtu } = wanted(&place, config, &entry)?;
+        let Wanted { planes, mtu } = wanted(&place, config, &entry, &self.options.routes)?;
         let content = SubnetEnv::of(config, entry.key, mtu, self.options.ip_masq).render();
         let job = |(ground, local)| self.job(&place, ground, local, known.clone());
         let (planes, sum) =
@@ -190,7 +190,7 @@ impl Sessions {
             board.blocked(unusable.to_string());
             match unusable {
                 Unusable::Missing { .. } => tracing::warn!(reason = %unusable, "waiting for the network configuration"),
-                Unusable::Invalid { .. } | Unusable::NotYet { .. } => {
+                Unusable::Invalid { .. } => {
                     tracing::error!(reason = %unusable, "waiting for another network configuration");
                 }
             }

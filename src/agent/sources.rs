@@ -2,7 +2,7 @@
 
 use lease::store::ConfigText;
 use lease::store::etcd::{self, EtcdStore};
-use lease::{Backend, LeaseStore, NetworkConfig};
+use lease::{LeaseStore, NetworkConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -64,8 +64,6 @@ pub(crate) enum Unusable {
     Missing { key: String },
     #[error("network configuration under {key} unusable: {reason}")]
     Invalid { key: String, reason: String },
-    #[error("network configuration under {key} wants {what}, which this release cannot do yet")]
-    NotYet { key: String, what: &'static str },
 }
 
 /// A configuration that can be used.
@@ -84,10 +82,7 @@ pub(crate) fn usable(text: Option<&str>, key: &str) -> Result<Usable, Unusable> 
         Ok(config) => config,
         Err(error) => return Err(Unusable::Invalid { key, reason: format!("{error}") }),
     };
-    match config.backend {
-        Backend::Vxlan(_) | Backend::Alloc => Ok(Usable { config, text: text.to_owned() }),
-        Backend::HostGw => Err(Unusable::NotYet { key, what: "backend host-gw" }),
-    }
+    Ok(Usable { config, text: text.to_owned() })
 }
 
 /// The next configuration that can be used. Says once what is the matter with one that cannot.

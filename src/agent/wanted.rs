@@ -5,6 +5,7 @@ use lease::{Backend, Entry, Family, MacAddr, Mtu, NetworkConfig, VtepData};
 use overlay::{Direct, Ground, Local, SpecError};
 
 use super::place::Place;
+use crate::cli::RouteOptions;
 
 /// The data planes' part of it, one a family that is on, and the MTU that containers may have.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub(crate) struct Wanted {
 ///
 /// # Errors
 /// When no VTEP can be made of it.
-pub(crate) fn wanted(place: &Place, config: &NetworkConfig, entry: &Entry) -> anyhow::Result<Wanted> {
-    let planes = config.families().map(|family| plane(place, config, entry, family)).collect::<anyhow::Result<Vec<_>>>()?;
+pub(crate) fn wanted(place: &Place, config: &NetworkConfig, entry: &Entry, routes: &RouteOptions) -> anyhow::Result<Wanted> {
+    let planes = config.families().map(|family| plane(place, config, entry, family, routes)).collect::<anyhow::Result<Vec<_>>>()?;
     let planes: Vec<_> = planes.into_iter().flatten().collect();
     // A packet may leave in either family: where one VTEP takes less, that is what containers are told.
     let mtu = planes.iter().filter_map(|(ground, _)| Some(ground.vtep.as_ref()?.mtu)).min().unwrap_or(place.underlay.mtu);
@@ -39,7 +40,13 @@ pub(crate) fn possible(place: &Place, config: &NetworkConfig) -> Result<(), Spec
     Ok(())
 }
 
-fn plane(place: &Place, config: &NetworkConfig, entry: &Entry, family: Family) -> anyhow::Result<Option<(Ground, Local)>> {
+fn plane(
+    place: &Place,
+    config: &NetworkConfig,
+    entry: &Entry,
+    family: Family,
+    routes: &RouteOptions,
+) -> anyhow::Result<Option<(Ground, Local)>> {
     let pool = config.pool(family).with_context(|| format!("the configuration has no {family} network"))?;
     let subnet = entry.key.subnet(family).with_context(|| format!("the lease has no {family} subnet"))?;
     let end = place.underlay.end(family).with_context(|| format!("the underlay has no {family} address"))?;
@@ -57,7 +64,7 @@ fn plane(place: &Place, config: &NetworkConfig, entry: &Entry, family: Family) -
     let mut addresses = vec![end.address];
     addresses.extend(Some(end.public).filter(|public| *public != end.address));
     let (network, subnet_len) = (pool.network, pool.subnet_len);
-    let ground = Ground { network, subnet, vtep: spec, direct, blackhole: false, table: None };
+    let ground = Ground { network, subnet, vtep: spec, direct, blackhole: routes.blackhole, table: routes.table };
     Ok(Some((ground, Local { key: entry.key, subnet, network, subnet_len, vtep, addresses })))
 }
 
@@ -87,7 +94,8 @@ mod tests {
     #[test]
     fn in_dual_stack_containers_are_told_the_smaller_vteps_mtu() {
         let config: NetworkConfig = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:db8::/48"}"#.parse().unwrap();
-        let Wanted { planes, mtu } = wanted(&place(1500), &config, &entry("10.5.3.0-24&fc00:db8:0:3::-64", RECORD)).unwrap();
+        let Wanted { planes, mtu } =
+            wanted(&place(1500), &config, &entry("10.5.3.0-24&fc00:db8:0:3::-64", RECORD), &RouteOptions::default()).unwrap();
         let specs = planes.iter().filter_map(|(ground, _)| ground.vtep.as_ref());
         let seen: Vec<_> = specs.map(|spec| (spec.name.as_str(), spec.mac.to_string(), spec.mtu.0)).collect();
         let (v4, v6) = ("02:00:00:00:00:04".to_owned(), "02:00:00:00:00:06".to_owned());
@@ -108,7 +116,7 @@ mod tests {
     fn without_a_tunnel_containers_have_the_underlays_mtu_and_there_is_nothing_to_keep() {
         let config: NetworkConfig = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"alloc"}}"#.parse().unwrap();
         let record = r#"{"PublicIP":"192.168.77.1","PublicIPv6":null}"#;
-        let Wanted { planes, mtu } = wanted(&place(1500), &config, &entry("10.5.3.0-24", record)).unwrap();
+        let Wanted { planes, mtu } = wanted(&place(1500), &config, &entry("10.5.3.0-24", record), &RouteOptions::default()).unwrap();
         assert_eq!((planes.len(), mtu), (0, Mtu(1500)));
     }
 }

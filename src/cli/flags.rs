@@ -182,6 +182,9 @@ pub(super) struct RouteFlags {
     /// The rule's priority: after 0, the table local, and before 32766, the table main
     #[arg(long, value_name = "NUMBER", default_value = "32000", value_parser = rule_priority)]
     pub(super) route_rule_priority: u32,
+    /// Put a blackhole route for the own subnet
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) ip_blackhole_route: bool,
 }
 
 #[derive(Debug, Args)]
@@ -238,9 +241,6 @@ fn level(text: &str) -> Result<i32, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Accepted for later")]
 pub(super) struct LaterFlags {
-    /// Put a blackhole route for the own subnet
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
-    pub(super) ip_blackhole_route: bool,
     /// Take leases from Kubernetes instead of etcd
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
     pub(super) kube_subnet_mgr: bool,
@@ -281,7 +281,6 @@ impl LaterFlags {
     /// The flags that were given something else than their default and have no effect yet.
     pub(super) fn without_effect(&self) -> Vec<&'static str> {
         let Self {
-            ip_blackhole_route,
             kube_subnet_mgr,
             kube_api_url,
             kubeconfig_file,
@@ -292,7 +291,6 @@ impl LaterFlags {
             log_backtrace_at,
         } = self;
         [
-            (*ip_blackhole_route, "--ip-blackhole-route"),
             (*kube_subnet_mgr, "--kube-subnet-mgr"),
             (kube_api_url.is_some(), "--kube-api-url"),
             (kubeconfig_file.is_some(), "--kubeconfig-file"),

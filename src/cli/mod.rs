@@ -21,7 +21,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches};
 pub use endpoint::{Endpoint, EndpointError, Endpoints, EtcdPrefix, PrefixError};
 pub use gosyntax::{FlagSpec, Given, SyntaxError, normalise};
 pub use options::{
-    ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource, RouteTable,
+    ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource, RouteOptions,
 };
 pub use page::flag_tables;
 pub use values::{IfaceSelector, Secret, ValueError};

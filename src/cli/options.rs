@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lease::Denied;
-use overlay::Guard;
+use overlay::{Guard, RouteTable};
 
 use super::endpoint::{Endpoint, EtcdPrefix};
 use super::flags::{
@@ -30,6 +30,8 @@ pub struct Options {
     pub state_file: Option<PathBuf>,
     /// Whether a store is believed that suddenly lacks peers.
     pub guard: Guard,
+    /// Where the overlay's routes go.
+    pub routes: RouteOptions,
     /// Whether what leaves the overlay is masqueraded: `FLANNEL_IPMASQ` says so too.
     pub ip_masq: bool,
     /// Whether that is done with ports that cannot be guessed.
@@ -38,8 +40,6 @@ pub struct Options {
     pub forward_rules: bool,
     /// How often what tells nobody of its changes is looked at.
     pub resync: Duration,
-    /// The table that routes go to, where it is not the main one.
-    pub route_table: Option<RouteTable>,
     /// Whether VXLAN comes in from known peers only.
     pub vxlan_peers_only: bool,
     /// Whether the tunnel's packets are kept out of connection tracking.
@@ -52,13 +52,13 @@ pub struct Options {
     pub without_effect: Vec<&'static str>,
 }
 
-/// A routing table for the overlay, and the rule that leads to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteTable {
-    /// The table's number.
-    pub id: u32,
-    /// The rule's priority.
-    pub priority: u32,
+/// Where the overlay's routes go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RouteOptions {
+    /// A table of their own, with the rule that leads there; none is the main table.
+    pub table: Option<RouteTable>,
+    /// Whether packets to those of our own addresses that no container has are dropped.
+    pub blackhole: bool,
 }
 
 /// How etcd is reached.
@@ -186,7 +186,7 @@ impl TryFrom<AgentFlags> for Options {
         let LeaseFlags { subnet_file, subnet_lease_renew_margin, state_file } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
         let LoggingFlags { verbosity, version: _ } = logging;
-        let RouteFlags { route_table, route_rule_priority } = routes;
+        let RouteFlags { route_table, route_rule_priority, ip_blackhole_route } = routes;
         let FilterFlags { ip_masq, ip_masq_fully_random_disable, iptables_forward_rules, iptables_resync, vxlan_peers_only, notrack } =
             filter;
         let etcd = EtcdOptions::try_from(etcd)?;
@@ -195,7 +195,6 @@ impl TryFrom<AgentFlags> for Options {
             return Err(OptionsError::StateFile);
         }
         let mut without_effect = later.without_effect();
-        without_effect.extend(route_table.map(|_| "--route-table"));
         without_effect.extend(etcd.tls_without_effect());
         Ok(Self {
             etcd,
@@ -204,11 +203,14 @@ impl TryFrom<AgentFlags> for Options {
             renew_margin: subnet_lease_renew_margin.as_duration(),
             state_file,
             guard: guard.into(),
+            routes: RouteOptions {
+                table: route_table.map(|id| RouteTable { id, priority: route_rule_priority }),
+                blackhole: ip_blackhole_route,
+            },
             ip_masq,
             fully_random: !ip_masq_fully_random_disable,
             forward_rules: iptables_forward_rules,
             resync: Duration::from_secs(iptables_resync.max(1)),
-            route_table: route_table.map(|id| RouteTable { id, priority: route_rule_priority }),
             vxlan_peers_only,
             notrack,
             healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),

@@ -20,17 +20,18 @@ const OURS: [&str; 9] = [
 ];
 
 /// What is not as flanneld has it, or not to be seen from the flag's help.
-const NOTES: [(&str, &str); 20] = [
+const NOTES: [(&str, &str); 18] = [
     ("etcd-cafile", "flanneld ignores it without certificate and key."),
     ("etcd-password", "The agent takes it off its command line within milliseconds. flanneld leaves it there."),
     ("etcd-password-file", "One line. Read again for every connection."),
     ("iface", "flanneld ends where none is there; the agent waits for one."),
     ("iface-regex", "Held against each interface's addresses first, then against the names."),
-    ("public-ipv6", "No effect yet."),
     ("subnet-file", "Several networks on one host need one each."),
     ("subnet-lease-renew-margin", "From a third of the lease's time on it is renewed in any case."),
-    ("route-table", "No effect yet. Any number but 0, 253, 254 and 255."),
-    ("route-rule-priority", "No effect yet."),
+    (
+        "route-table",
+        "Any number but 0, 253, 254 and 255. The rule is for destinations in the Network, and bears protocol 76, as the routes do.",
+    ),
     ("notrack", "No effect yet."),
     ("vxlan-peers-only", "See [operations](operations.md#peer-filter)."),
     ("healthz-port", "`/readyz` says whether the data plane has been verified; flanneld's only that it once wrote its file."),
@@ -38,7 +39,7 @@ const NOTES: [(&str, &str); 20] = [
     ("version", "No variable."),
     ("ip-masq", "For now `FLANNEL_IPMASQ` in the subnet file alone."),
     ("iptables-resync", "There will be nothing to poll."),
-    ("ip-blackhole-route", "No effect yet."),
+    ("ip-blackhole-route", "From the start; flanneld puts it a few seconds later. The containers' own routes go before it."),
     ("vmodule", "Of flanneld's logger; says nothing to ours."),
     ("log_backtrace_at", "The same."),
 ];

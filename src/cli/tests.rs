@@ -1,6 +1,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use overlay::RouteTable;
+
 use super::*;
 
 fn run_with(words: &[&str], environment: &[(&str, &str)]) -> Result<Invocation, String> {
@@ -38,7 +40,7 @@ fn without_flags_everything_is_as_flanneld_has_it() {
     assert_eq!(options.renew_margin, Duration::from_secs(3600));
     assert_eq!((options.ip_masq, options.healthz, options.verbosity), (false, None, 0));
     assert_eq!(options.state_file.as_deref(), Some(Path::new("/var/lib/loden/state")));
-    assert_eq!((options.route_table, options.notrack), (None, false));
+    assert_eq!((options.routes.table, options.notrack), (None, false));
     assert_eq!(options.without_effect, [""; 0]);
 }
 
@@ -54,9 +56,9 @@ fn a_subnet_file_of_its_own_brings_a_state_file_of_its_own() {
 
 #[test]
 fn a_route_table_comes_with_its_rules_priority() {
-    assert_eq!(agent(&["--route-table=52"]).route_table, Some(RouteTable { id: 52, priority: 32_000 }));
-    assert_eq!(agent(&["-route-table", "300", "-route-rule-priority", "100"]).route_table, Some(RouteTable { id: 300, priority: 100 }));
-    assert_eq!(agent(&["--route-table="]).route_table, None);
+    assert_eq!(agent(&["--route-table=52"]).routes.table, Some(RouteTable { id: 52, priority: 32_000 }));
+    assert_eq!(agent(&["-route-table", "300", "-route-rule-priority", "100"]).routes.table, Some(RouteTable { id: 300, priority: 100 }));
+    assert_eq!(agent(&["--route-table="]).routes.table, None);
     assert!(refused(&["--route-table=254"]).starts_with("--route-table: \"254\""));
     assert!(refused(&["--route-rule-priority=32766"]).starts_with("--route-rule-priority: \"32766\""));
 }

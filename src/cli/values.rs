@@ -182,13 +182,14 @@ pub(super) fn route_table(text: &str) -> Result<u32, ValueError> {
     table.map_or_else(|| wrong(format!("{text:?} is no table to use: 1 to 4294967295 are possible, but 253, 254 and 255")), Ok)
 }
 
-/// Where the rule that leads to such a table stands: behind the table local (0), before main (32766, net/ipv4/fib_rules.c).
+/// Where the rule that leads to such a table stands: behind the table local (0), before main (32766, net/ipv4/fib_rules.c), with room
+/// for one more before it, which a blackhole route needs.
 ///
 /// # Errors
 /// Any other priority.
 pub(super) fn rule_priority(text: &str) -> Result<u32, ValueError> {
-    let priority = text.parse().ok().filter(|priority| (1..=32_765).contains(priority));
-    priority.map_or_else(|| wrong(format!("{text:?} is no priority for the rule: 1 to 32765 are possible")), Ok)
+    let priority = text.parse().ok().filter(|priority| (2..=32_765).contains(priority));
+    priority.map_or_else(|| wrong(format!("{text:?} is no priority for the rule: 2 to 32765 are possible")), Ok)
 }
 
 /// Text that is not to be shown.
@@ -266,8 +267,8 @@ mod tests {
     fn a_route_table_is_none_of_the_kernels_and_its_rule_comes_before_the_main_table() {
         assert_eq!((route_table("1"), route_table("4294967295")), (Ok(1), Ok(u32::MAX)));
         assert!(["0", "253", "254", "255", "main", "-1", "4294967296", ""].into_iter().all(|text| route_table(text).is_err()));
-        assert_eq!((rule_priority("1"), rule_priority("32765")), (Ok(1), Ok(32_765)));
-        assert!(["0", "32766", "-1", "low", ""].into_iter().all(|text| rule_priority(text).is_err()));
+        assert_eq!((rule_priority("2"), rule_priority("32765")), (Ok(2), Ok(32_765)));
+        assert!(["0", "1", "32766", "-1", "low", ""].into_iter().all(|text| rule_priority(text).is_err()));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, the filter
-//! tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
+//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, other routes and
+//! rules, the filter tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
 //! forwarding, which others may need.
 
 use std::fmt::Write;
@@ -50,6 +50,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                 }
             }
         }
+        remove_routes(options, &mut out).await?;
         filters::remove(&filters, &mut out).await?;
         let socket = status::socket_path(&options.subnet_file);
         for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
@@ -60,6 +61,22 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
         }
         Ok(out)
     })
+}
+
+/// Removes routes that do not hang on a device of ours (direct ones, blackholes), and the rules to a table of our own; says each.
+async fn remove_routes(options: &Options, out: &mut String) -> anyhow::Result<()> {
+    let mut anywhere = overlay::leftovers("0.0.0.0/0".parse()?).await?;
+    anywhere.extend(overlay::leftovers("::/0".parse()?).await?);
+    // Where there is nothing, it need not be known which network is ours.
+    let Some(first) = anywhere.first() else { return Ok(()) };
+    let networks = super::networks(options).await.with_context(|| format!("cannot tell whether this is ours: {}", first.command))?;
+    for network in networks {
+        for leftover in overlay::leftovers(network).await? {
+            leftover.remove().await?;
+            writeln!(out, "{}", leftover.command)?;
+        }
+    }
+    Ok(())
 }
 
 /// The filters of ours, while the devices stay.

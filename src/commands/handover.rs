@@ -4,17 +4,14 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use anyhow::Context;
-use lease::{LeaseStore, NetworkConfig, Subnet};
+use lease::Subnet;
 use overlay::Leftover;
 use tokio::time::{Instant, sleep};
 
 use super::cleanup::{our_filters, remove};
-use super::filters;
-use crate::agent::store_of;
+use super::{filters, networks};
 use crate::cli::Options;
 use crate::status;
-use crate::subnet_env::Remembered;
 
 /// Between two looks while flanneld is waited for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -83,18 +80,4 @@ async fn take_away(networks: &[Subnet], text: &mut String) -> anyhow::Result<Vec
         }
     }
     Ok(left)
-}
-
-/// The overlay networks: as the subnet file has them, which flanneld writes too; without one, as the store has them.
-async fn networks(options: &Options) -> anyhow::Result<Vec<Subnet>> {
-    let Remembered { network, ipv6_network, .. } = Remembered::read(&options.subnet_file);
-    let known: Vec<Subnet> = [network, ipv6_network].into_iter().flatten().collect();
-    if !known.is_empty() {
-        return Ok(known);
-    }
-    let store = store_of(&options.etcd)?;
-    let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
-    let config: NetworkConfig =
-        text.with_context(|| format!("there is no subnet file, and nothing under {}", store.config_key()))?.parse()?;
-    Ok([config.v4, config.v6].into_iter().flatten().map(|pool| pool.network).collect())
 }

@@ -9,9 +9,12 @@ mod release;
 use std::future::Future;
 
 use anyhow::{Context, bail};
+use lease::{LeaseStore, NetworkConfig, Subnet};
 
+use crate::agent::store_of;
 use crate::cli::Options;
 use crate::status::{self, AskError};
+use crate::subnet_env::Remembered;
 
 pub use cleanup::cleanup;
 pub use handover::{HandedOver, handover};
@@ -34,4 +37,18 @@ fn refuse_beside_an_agent(options: &Options) -> anyhow::Result<()> {
             bail!("an agent is running here{process} and would undo this: stop it first")
         }
     }
+}
+
+/// The overlay networks: as the subnet file has them, which flanneld writes too; without one, as the store has them.
+async fn networks(options: &Options) -> anyhow::Result<Vec<Subnet>> {
+    let Remembered { network, ipv6_network, .. } = Remembered::read(&options.subnet_file);
+    let known: Vec<Subnet> = [network, ipv6_network].into_iter().flatten().collect();
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let store = store_of(&options.etcd)?;
+    let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
+    let config: NetworkConfig =
+        text.with_context(|| format!("there is no subnet file, and nothing under {}", store.config_key()))?.parse()?;
+    Ok([config.v4, config.v6].into_iter().flatten().map(|pool| pool.network).collect())
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use lease::claim::{self, Foreseen};
 use lease::store::Snapshot;
 use lease::{Event, LeaseStore, Rng};
-use overlay::{Desired, Ground, Guard, IfIndex, Kernel, Local, Netlink, Notice, Peers};
+use overlay::{Desired, Direct, Ground, Guard, IfIndex, Kernel, Local, Netlink, Notice, Peers};
 
 use crate::agent::{Usable, Wanted, claim_for, find_place, store_of, usable, wanted};
 use crate::cli::Options;
@@ -27,7 +27,7 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
         let claim = claim_for(&place, &config, remembered).await?;
         let snapshot = store.list().await?;
         let Foreseen { entry, write } = claim::foresee(&claim, &snapshot, &mut Rng::from_entropy())?;
-        let Wanted { planes, mtu } = wanted(&place, &config, &entry)?;
+        let Wanted { planes, mtu } = wanted(&place, &config, &entry, &options.routes)?;
         let content = SubnetEnv::of(&config, entry.key, mtu, options.ip_masq).render();
         let mut out = String::new();
         if let Some(write) = write {
@@ -51,7 +51,9 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
 /// What would be changed for one family.
 async fn plane(out: &mut String, ground: Ground, local: Local, guard: Guard, underlay: IfIndex, snapshot: &Snapshot) -> anyhow::Result<()> {
     let device = ground.vtep.as_ref().map_or_else(String::new, |spec| spec.name.clone());
-    let observed = Netlink::open(ground.scope(Some(underlay)))?.dump().await?;
+    let direct = ground.direct;
+    let mut kernel = Netlink::open(ground.scope(Some(underlay)))?;
+    let observed = kernel.dump().await?;
     let mut desired = Desired::new(ground);
     let mut peers = Peers::new(local, guard);
     peers.inherit(observed.peers(), &mut desired, &mut |_| ());
@@ -67,6 +69,11 @@ async fn plane(out: &mut String, ground: Ground, local: Local, guard: Guard, und
             }
             Notice::Recovered(_) | Notice::OtherBackend(..) | Notice::Stray(_) | Notice::HoldOver(_) => {}
         }
+    }
+    if direct != Direct::Never {
+        let addresses: Vec<_> = desired.peers().map(|peer| peer.dst).collect();
+        let near = kernel.near(&addresses).await?;
+        desired.set_near(addresses.into_iter().zip(near), &mut |_| ());
     }
     let plan = overlay::plan::plan_all(&desired, &observed);
     for op in plan.ops() {

@@ -37,12 +37,16 @@ impl Flanneld {
     /// Whether it runs still.
     #[must_use]
     pub fn lives(&self) -> bool {
-        fs::read(format!("/proc/{}/comm", self.pid)).is_ok_and(|name| name == NAME)
+        is_named_so(Path::new(&format!("/proc/{}", self.pid)))
     }
 }
 
-/// What its process is called, as `/proc` has it.
-const NAME: &[u8] = b"flanneld\n";
+/// What its process is called: its file's name, which in flannel's releases has the architecture behind it (`flanneld-amd64`).
+const NAME: &[u8] = b"flanneld";
+
+fn is_named_so(process: &Path) -> bool {
+    fs::read(process.join("comm")).is_ok_and(|name| name.starts_with(NAME))
+}
 
 /// Those that run here. Called before rights are given up, without which another process' namespace and environment are closed to us.
 #[must_use]
@@ -55,7 +59,7 @@ pub fn flannelds() -> Vec<Flanneld> {
 /// The process, if it is a flanneld in our network namespace.
 fn flanneld(pid: u32) -> Option<Flanneld> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    if fs::read(proc.join("comm")).ok()? != NAME {
+    if !is_named_so(&proc) {
         return None;
     }
     let namespace = |of: &Path| fs::read_link(of.join("ns/net")).ok();

@@ -29,7 +29,6 @@ fn a_configuration_that_breaks_a_rule_is_named_with_the_rule_and_the_next_one_is
         (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"carrier-pigeon"}}"#, "carrier-pigeon"),
         (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":16777216}}"#, "VNI"),
         (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Port":70000}}"#, "Port"),
-        (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}"#, "host-gw"),
     ] {
         world.etcd.put(CONFIG_KEY, config)?;
         member.wait_unready_for(&[CONFIG_KEY, word])?;
@@ -121,11 +120,12 @@ fn a_subnet_file_that_cannot_be_written_is_named_and_written_as_soon_as_it_can_b
 fn flags_without_effect_are_named_in_one_warning_and_variables_count_as_flags_do() -> Result<()> {
     let world = World::new()?;
     let host = world.lab.host("h1")?;
-    let options = world.options()?.args(["-vmodule=x=7", "-ip-blackhole-route"]).env("FLANNELD_IP_MASQ", "true");
+    let options =
+        world.options()?.args(["-kube-api-url=https://192.0.2.1"]).env("FLANNELD_IP_MASQ", "true").env("FLANNELD_KUBECONFIG_FILE", "/none");
     let mut member = Member::on(host, options)?;
     member.agent.wait_ready(PATIENCE)?;
     ensure!(member.log_lines(&["WARN", "flags without effect"]) == 1, "{}", member.agent.log());
-    ensure!(member.log_lines(&["WARN", "ip-blackhole-route", "vmodule"]) == 1, "{}", member.agent.log());
+    ensure!(member.log_lines(&["WARN", "kube-api-url", "kubeconfig-file"]) == 1, "{}", member.agent.log());
     ensure!(member.host.read(SUBNET_FILE)?.contains("FLANNEL_IPMASQ=true"));
     Ok(())
 }

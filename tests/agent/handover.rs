@@ -87,6 +87,7 @@ fn a_table_of_our_own_goes_before_the_rule_to_it_in_both_families() -> Result<()
         "link set flannel.1 addrgenmode eui64\naddr add fc00:db8:0:1::/128 dev flannel.1 nodad\n\
          rule add to 10.5.0.0/16 lookup 300 priority 32000 protocol 76\nroute add {ours4} proto 76 metric 202 table 300\n\
          route add blackhole 10.5.1.0/24 proto 76 metric 4294967295 table 300\n\
+         rule add to 10.5.1.0/24 lookup main suppress_prefixlength 23 priority 31999 protocol 76\n\
          rule add to 10.6.0.0/16 lookup 301 priority 32001 protocol 76\n"
     ))?;
     member.host.ip_batch(&format!("route add {ours6} proto 76 metric 202 table 300\n"))?;
@@ -101,6 +102,7 @@ fn a_table_of_our_own_goes_before_the_rule_to_it_in_both_families() -> Result<()
     ensure!(!whole, "{said}");
     for line in [
         "ip route del blackhole 10.5.1.0/24 proto 76 metric 4294967295 table 300",
+        "ip rule del to 10.5.1.0/24 lookup 254 priority 31999 protocol 76",
         "# left, as flanneld has no route to 10.5.201.0/24 yet: ip route del 10.5.201.0/24 proto 76 metric 202 table 300",
         "# left, as table 300 still has such routes: ip rule del to 10.5.0.0/16 lookup 300 priority 32000 protocol 76",
         "# left, as flanneld has no route to fc00:db8:0:c9::/64 yet: ip -6 route del fc00:db8:0:c9::/64 proto 76 metric 202 table 300",

@@ -4,6 +4,7 @@ mod bad_input;
 mod bad_records;
 mod commands;
 mod conflicts;
+mod direct_routing;
 mod dual_stack;
 mod fights;
 mod forward;

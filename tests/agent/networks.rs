@@ -100,6 +100,84 @@ fn two_networks_on_the_same_hosts_carry_traffic_side_by_side_and_stay_out_of_eac
 }
 
 #[test]
+fn with_route_tables_the_networks_are_kept_apart_by_tables_and_rules_and_the_main_table_stays_untouched() -> Result<()> {
+    let world = world()?;
+    let (h1, h2) = (world.lab.host("h1")?, world.lab.host("h2")?);
+    let main = h1.run(&["ip", "route", "show", "table", "main"])?;
+    let tables = |host: &Host| -> Result<(Member, Member)> {
+        let mut first = Member::on(host.clone(), world.options()?.args(["--route-table=501", "--ip-blackhole-route"]))?;
+        let second = world.options()?.beside(SECOND_PORT, SECOND_FILE).args(["--etcd-prefix=/two"]);
+        let mut second = Member::on(host.clone(), second.args(["--route-table=502", "--route-rule-priority=31000"]))?;
+        first.agent.wait_ready(PATIENCE)?;
+        second.agent.wait_ready(PATIENCE)?;
+        Ok((first, second))
+    };
+    let (mut first, mut second) = tables(&h1)?;
+    let (_first2, _second2) = tables(&h2)?;
+    wait_for("routes to the other host in both tables", PATIENCE, || {
+        for (table, device) in [("501", VTEP), ("502", SECOND_VTEP)] {
+            let routes = h1.run(&["ip", "route", "show", "table", table])?;
+            ensure!(routes.contains(&format!("dev {device} proto 76")), "table {table}: {routes}");
+        }
+        Ok(())
+    })?;
+    ensure!(h1.run(&["ip", "route", "show", "table", "main"])? == main);
+    let rules = h1.run(&["ip", "rule", "show"])?;
+    for rule in ["31000:\tfrom all to 10.6.0.0/16 lookup 502", "32000:\tfrom all to 10.5.0.0/16 lookup 501"] {
+        ensure!(rules.contains(rule), "{rules}");
+    }
+    let ((c1, _), (c2, c2_in_two)) = (container(&h1, "c1")?, container(&h2, "c2")?);
+    for to in [c2.address(), c2_in_two] {
+        wait_for(&format!("{to} to be reached"), PATIENCE, || c1.ping(to, 56, false))?;
+    }
+
+    let stream = c1.udp_stream(&c2, Duration::from_millis(1))?;
+    second.agent.terminate()?;
+    let said = second.agent.ask_with_flags("cleanup")?;
+    ensure!(said.contains("ip rule del to 10.6.0.0/16 lookup 502 priority 31000 protocol 76\n") && !said.contains("10.5."), "{said}");
+    let rules = h1.run(&["ip", "rule", "show"])?;
+    ensure!(!rules.contains("10.6.") && rules.contains("to 10.5.0.0/16 lookup 501"), "{rules}");
+    ensure!(stream.finish()?.lost == 0);
+    first.ensure_ready()?;
+    first.agent.terminate()?;
+    let said = first.agent.ask_with_flags("cleanup")?;
+    ensure!(said.contains("blackhole"), "{said}");
+    let (rules, routes) = (h1.run(&["ip", "rule", "show"])?, h1.run(&["ip", "route", "show", "table", "all", "proto", "76"])?);
+    ensure!(!rules.contains("10.5.") && routes.is_empty(), "{rules}{routes}");
+    Ok(())
+}
+
+#[test]
+fn routes_move_to_a_table_to_another_and_back_without_a_lost_packet() -> Result<()> {
+    let world = world()?;
+    let (mut one, two) = (world.member("h1")?, world.member("h2")?);
+    let (c1, c2) = (one.host.container("c1")?, two.host.container("c2")?);
+    wait_for("the containers to reach each other", PATIENCE, || c1.ping(c2.address(), 56, false))?;
+    let stream = c1.udp_stream(&c2, Duration::from_millis(1))?;
+    let moves =
+        [vec!["--route-table=501"], vec!["--route-table=777", "--route-rule-priority=99"], vec![], vec!["--route-table=501"], vec![]];
+    for flags in moves {
+        one.agent.terminate()?;
+        *one.agent.options_mut() = world.options()?.args(flags.clone());
+        one.agent.restart()?;
+        one.agent.wait_ready(PATIENCE)?;
+        let table = flags.first().and_then(|flag| flag.strip_prefix("--route-table=")).unwrap_or("main");
+        wait_for(&format!("all routes to be in table {table} alone"), PATIENCE, || {
+            let all = one.host.run(&["ip", "route", "show", "table", "all", "proto", "76"])?;
+            let here = one.host.run(&["ip", "route", "show", "table", table, "proto", "76"])?;
+            ensure!(all.lines().count() == 1 && here.lines().count() == 1, "{all}");
+            let rules = one.host.run(&["ip", "rule", "show"])?;
+            let ours: Vec<&str> = rules.lines().filter(|rule| rule.contains("10.5.")).collect();
+            ensure!(ours.len() == usize::from(table != "main") && ours.iter().all(|rule| rule.contains(table)), "{ours:?}");
+            Ok(())
+        })?;
+    }
+    let report = stream.finish()?;
+    ensure!(report.lost == 0 && report.received > 0, "{report:?}");
+    Ok(())
+}
+
+#[test]
 fn each_network_has_its_own_status_socket_and_state() -> Result<()> {
     let world = world()?;
     let host = world.lab.host("h1")?;

@@ -45,7 +45,8 @@ fn setpriv(capabilities: &str) -> Result<Vec<String>> {
 /// A copy of the agent's program where any user reads it, and the directory that the subnet file goes to, which is that user's.
 fn for_anybody(host: &Host, options: AgentOptions) -> Result<AgentOptions> {
     let program = format!("/proc/{}/root/run/loden", host.pid());
-    fs::copy(options.program(), &program)?;
+    // By a program of its own: while we had it open to write, none of our children could run it.
+    host.run(&["cp", &options.program().display().to_string(), "/run/loden"])?;
     write(host, SUBNET_FILE, "")?;
     host.run(&["rm", SUBNET_FILE])?;
     if setpriv("")?.iter().any(|word| word.contains("reuid")) {

@@ -10,6 +10,7 @@ mod model;
 mod netlink;
 
 use std::future::Future;
+use std::net::IpAddr;
 
 use lease::Subnet;
 
@@ -19,7 +20,7 @@ use crate::op::Op;
 use crate::{IfIndex, TABLE_MAIN};
 
 #[cfg(feature = "contract")]
-pub use self::deed::{Deed, ELSEWHERE};
+pub use self::deed::{Deed, ELSEWHERE, ELSEWHERE_INDEX};
 #[cfg(feature = "contract")]
 pub use self::model::ModelKernel;
 pub(crate) use self::netlink::{Answer, Message, Messages, Question, Received, Refusal, Socket, ask, read_answer, read_interfaces};
@@ -128,6 +129,13 @@ pub trait Kernel: Send {
     /// # Errors
     /// [`KernelError`]: a dump that failed or was interrupted too often is an error, never a short answer.
     fn dump(&mut self) -> impl Future<Output = Result<Observed, KernelError>> + Send;
+
+    /// By which interface each of these addresses is reached with no gateway between, as the kernel routes from this host now, its rules
+    /// counted; none where it is not. They are of the scope's family.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the kernel cannot be asked.
+    fn near(&mut self, addresses: &[IpAddr]) -> impl Future<Output = Result<Vec<Option<IfIndex>>, KernelError>> + Send;
 
     /// Applies the operations in order. One that fails does not keep the others from being tried; what is not in the
     /// answer has succeeded. Deleting what is gone is success.

@@ -53,12 +53,13 @@ impl<K: Kernel> Reconciler<K> {
             self.doomed.remove(&key);
             if let Some((key, blocked)) = blocked.into_iter().next() {
                 self.blocked.insert(key, blocked);
+            } else if !puts.is_empty() {
+                // What is to be deleted then shows in the kernel's events.
+                batch.push(key, self.allowed(key, cause, puts, now));
             } else if !dels.is_empty() {
                 self.doomed.insert(key, cause);
-            } else if puts.is_empty() {
-                self.retries.right(key);
             } else {
-                batch.push(key, self.allowed(key, cause, puts, now));
+                self.retries.right(key);
             }
         }
         if batch.ops.is_empty() && self.peers.is_complete() {
@@ -114,6 +115,12 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             }
             counts.applied += done;
+            if ops.contains(&Op::EnableForwarding { ipv6: true }) {
+                tracing::info!(
+                    "IPv6 forwarding switched on: interfaces with accept_ra=1 take no router advertisements from now on; \
+                     set net.ipv6.conf.INTERFACE.accept_ra=2 where this host has its address or default route from them"
+                );
+            }
             if repair {
                 counts.heals += 1;
                 self.remember(Heal { at: SystemTime::now(), key, ops: ops.to_vec() });

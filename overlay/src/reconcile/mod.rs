@@ -9,6 +9,7 @@
 mod batch;
 mod news;
 mod standing;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use crate::plan::{self, Blocked};
 use crate::retry::Retries;
 pub use batch::BATCH;
 pub use standing::{Counts, Heal, State, Totals, kind_of};
+use ways::Ways;
 
 /// No two dumps are closer together, so that somebody who makes the kernel lose events cannot keep us dumping.
 const DUMP_PAUSE: Duration = Duration::from_millis(200);
@@ -76,6 +78,7 @@ pub struct Reconciler<K> {
     underlay_changed: bool,
     /// Peers that came, went or changed; none as long as nobody asks.
     changed_peers: Option<BTreeSet<Subnet>>,
+    ways: Ways,
     /// The device carries entries again that it had lost: they have to be looked at, all at once.
     settled: bool,
 }
@@ -110,25 +113,41 @@ impl<K: Kernel> Reconciler<K> {
             lost: 0,
             underlay_changed: false,
             changed_peers: None,
+            ways: Ways::default(),
             settled: false,
         };
         reconciler.claim_name();
+        reconciler.ask_about_all();
+        reconciler.ask_ways(now).await?;
         reconciler.compare(Cause::Wish);
         Ok(reconciler)
     }
 
     /// Takes in the peers that an earlier run knew, until the store has spoken.
     pub fn inherit(&mut self, known: impl IntoIterator<Item = Peer>) {
-        let Self { peers, desired, dirty, .. } = self;
-        peers.inherit(known, desired, &mut |key| look(dirty, key, Cause::Wish));
+        let mut touched = Vec::new();
+        self.peers.inherit(known, &mut self.desired, &mut |key| touched.push(key));
+        self.wish(touched);
     }
 
     /// Takes in what the store's watch says.
     pub fn leases(&mut self, events: &[lease::Event], now: Instant) {
-        let Self { peers, desired, dirty, changed_peers, .. } = self;
+        let mut touched = Vec::new();
         for event in events {
-            peers.fold(event, desired, now, &mut |key| wish(dirty, changed_peers, key));
+            self.peers.fold(event, &mut self.desired, now, &mut |key| touched.push(key));
         }
+        self.wish(touched);
+    }
+
+    /// What is desired of these keys has changed.
+    fn wish(&mut self, keys: Vec<Key>) {
+        for key in &keys {
+            if let (Key::Route(route), Some(changed)) = (key, &mut self.changed_peers) {
+                changed.insert(route.prefix);
+            }
+            look(&mut self.dirty, *key, Cause::Wish);
+        }
+        self.ask_about(keys);
     }
 
     /// Waits until the kernel has something to say, and takes it in. Cancel safe.
@@ -151,7 +170,7 @@ impl<K: Kernel> Reconciler<K> {
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         let dump = self.dump_wanted.then(|| self.last_dump + DUMP_PAUSE);
-        [self.retries.next_due(), self.peers.next_due(), dump].into_iter().flatten().min()
+        [self.retries.next_due(), self.peers.next_due(), self.ways.next_due(), dump].into_iter().flatten().min()
     }
 
     /// Does one batch of what there is to do.
@@ -179,14 +198,19 @@ impl<K: Kernel> Reconciler<K> {
             self.settle(&batch, failures, now);
             step.applied = started.elapsed().saturating_sub(planned);
         }
-        step.more =
-            !self.dirty.is_empty() || self.settled || (self.peers.is_complete() && !self.doomed.is_empty()) || self.dump_is_due(now);
+        step.more = !self.dirty.is_empty()
+            || self.settled
+            || self.ways.have_changed()
+            || (self.peers.is_complete() && !self.doomed.is_empty())
+            || self.dump_is_due(now);
         Ok(step)
     }
 
     async fn what_is_due(&mut self, now: Instant) -> Result<(), KernelError> {
-        let Self { peers, desired, dirty, retries, changed_peers, .. } = self;
-        peers.tick(desired, now, &mut |key| wish(dirty, changed_peers, key));
+        let mut touched = Vec::new();
+        self.peers.tick(&mut self.desired, now, &mut |key| touched.push(key));
+        self.wish(touched);
+        let Self { dirty, retries, .. } = self;
         let mut settled = std::mem::take(&mut self.settled);
         while let Some(Matter(key, aspect)) = retries.pop_due(now) {
             if aspect == Aspect::Entries {
@@ -210,8 +234,10 @@ impl<K: Kernel> Reconciler<K> {
             self.retries.forget_the_quiet(now);
             self.compare(Cause::Kernel);
             self.dump_cost = started.elapsed();
+            // What was not told may have been of the ways, too.
+            self.ways_changed();
         }
-        Ok(())
+        self.ask_ways(now).await
     }
 
     fn dump_is_due(&self, now: Instant) -> bool {
@@ -243,12 +269,4 @@ impl<K: Kernel> Reconciler<K> {
 
 fn look(dirty: &mut BTreeMap<Key, Cause>, key: Key, cause: Cause) {
     dirty.entry(key).and_modify(|before| *before = cause.min(*before)).or_insert(cause);
-}
-
-/// What is desired of a key has changed.
-fn wish(dirty: &mut BTreeMap<Key, Cause>, changed_peers: &mut Option<BTreeSet<Subnet>>, key: Key) {
-    if let (Key::Route(route), Some(changed)) = (key, changed_peers) {
-        changed.insert(route.prefix);
-    }
-    look(dirty, key, Cause::Wish);
 }

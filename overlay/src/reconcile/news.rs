@@ -17,6 +17,7 @@ impl<K: Kernel> Reconciler<K> {
         for (key, _) in observed.foreign.iter().chain(&observed.routes).filter(|(_, to)| to.way == Way::Link(index)) {
             look(dirty, Key::Route(*key), Cause::Wish);
         }
+        self.lose_link(index);
         if self.retries.is_refused(Key::Device) {
             self.retries.forgive();
             look(&mut self.dirty, Key::Device, Cause::Wish);
@@ -44,6 +45,7 @@ impl<K: Kernel> Reconciler<K> {
                     self.dump_wanted = true;
                 }
                 Event::Underlay => self.underlay_changed = true,
+                Event::Ways => self.ways_changed(),
                 // What hung on it went with it, and the kernel may have told of that first. The repair is the device's alone.
                 Event::DeviceGone => {
                     self.retries.forgive();

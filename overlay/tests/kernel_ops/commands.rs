@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lease::Mtu;
-use overlay::{Kernel, Op, RouteKey, RouteTo};
+use overlay::{ELSEWHERE, ELSEWHERE_INDEX, Kernel, Op, RouteKey, RouteTo, RuleKey, TABLE_MAIN};
 use serde_json::Value;
 
 use crate::common::{in_namespace, json, open, sh};
@@ -14,6 +14,10 @@ fn script(family: Family) -> Vec<Op> {
     let (key, to) = family.route(2);
     let (other_key, other_to) = family.route(3);
     let direct = RouteKey { metric: 5, ..family.route(4).0 };
+    let to_near = family.direct(9);
+    let (blackhole, to_nowhere) = family.blackhole();
+    let all = RuleKey { priority: 5_001, to: family.network(), table: 300, at_least: None };
+    let containers = RuleKey { priority: 5_000, to: family.subnet(1), table: TABLE_MAIN, at_least: Some(family.subnet(1).len()) };
     let subnet = |n: u32| -> IpAddr { family.subnet(n).address() };
     let spec = family.spec();
     vec![
@@ -43,6 +47,15 @@ fn script(family: Family) -> Vec<Op> {
         Op::PutRoute { key: other_key, to: other_to, replace: false },
         Op::PutRoute { key: direct, to: RouteTo { gateway: None, onlink: false, ..to }, replace: false },
         Op::DelRoute { key: other_key, to: other_to },
+        Op::PutRoute { key: RouteKey { table: 300, ..key }, to, replace: false },
+        Op::PutRoute { key, to: to_near, replace: true },
+        Op::PutRoute { key: blackhole, to: to_nowhere, replace: false },
+        Op::PutRule(containers),
+        Op::PutRule(all),
+        Op::DelRoute { key, to: to_near },
+        Op::DelRoute { key: RouteKey { table: 300, ..key }, to },
+        Op::DelRoute { key: blackhole, to: to_nowhere },
+        Op::DelRule(containers),
         Op::DelNeighbour { address: subnet(3) },
         Op::DelFdb { mac: family.mac(3) },
     ]
@@ -56,7 +69,9 @@ fn state(family: Family) -> Vec<Vec<Value>> {
         json(&format!("ip -j -d address show dev {name}")),
         json(&format!("bridge -j -d fdb show dev {name}")),
         json(&format!("ip {ip} -j -d neighbour show dev {name}")),
-        json(&format!("ip {ip} -j -d route show dev {name} table main")),
+        json(&format!("ip {ip} -j -d route show table all proto 76")),
+        json(&format!("ip {ip} -j -d route show table main")),
+        json(&format!("ip {ip} -j -d rule show")),
         vec![sh("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding").into()],
         vec![sh(&format!("cat /proc/sys/net/ipv6/conf/{name}/accept_ra")).into()],
     ];
@@ -69,6 +84,12 @@ fn state(family: Family) -> Vec<Vec<Value>> {
     state
 }
 
+/// A host that is reached with no gateway between.
+fn near(family: Family) {
+    sh(&format!("ip link add {ELSEWHERE} index {ELSEWHERE_INDEX} type bridge && ip link set {ELSEWHERE} addrgenmode none up"));
+    sh(&overlay::Deed::Near(family.underlay(9)).on(family.name()).to_string());
+}
+
 #[test]
 fn each_operation_leaves_what_its_command_leaves() {
     for family in Family::BOTH {
@@ -77,10 +98,12 @@ fn each_operation_leaves_what_its_command_leaves() {
             let ops = script.get(..steps).unwrap_or_default();
             let (mut by_netlink, mut by_shell) = (Vec::new(), Vec::new());
             in_namespace(|| async {
+                near(family);
                 apply(&mut open(family), ops).await;
                 by_netlink = state(family);
             });
             in_namespace(|| async {
+                near(family);
                 for op in ops {
                     sh(&op.on(family.name()).to_string());
                 }

@@ -155,7 +155,18 @@ impl Agent {
     /// # Errors
     /// When it has ended.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        self.process.signal(signal)
+        self.process.signal(signal)?;
+        if signal != Signal::SIGSTOP {
+            return Ok(());
+        }
+        // A thread that runs on another CPU goes on until it next leaves the kernel.
+        wait_for("the agent to stop", END, || {
+            for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+                let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
+                ensure!(status.lines().any(|line| line.starts_with("State:\tT")), "a thread runs still");
+            }
+            Ok(())
+        })
     }
 
     /// How it ended; none while it runs.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lease::{MacAddr, Mtu, Subnet, Vni};
 
 use crate::kernel::Scope;
-use crate::{Ground, Op, RouteKey, RouteTo, TABLE_MAIN, VtepSpec, Way};
+use crate::{ELSEWHERE_INDEX, Ground, Op, RouteKey, RouteTo, TABLE_MAIN, VtepSpec, Way};
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,19 @@ impl Family {
         let prefix = self.subnet(n);
         let to = RouteTo { way: Way::Tunnel, gateway: Some(prefix.address()), onlink: true, protocol: 76, plain: true };
         (RouteKey { prefix, metric: n + 1, table: TABLE_MAIN }, to)
+    }
+
+    /// Where that route leads when the nth host is reached directly, out of [`ELSEWHERE`](crate::ELSEWHERE).
+    #[must_use]
+    pub fn direct(self, n: u32) -> RouteTo {
+        RouteTo { way: Way::Link(ELSEWHERE_INDEX), gateway: Some(self.underlay(n)), onlink: false, protocol: 76, plain: true }
+    }
+
+    /// The route that drops what no container of ours has.
+    #[must_use]
+    pub fn blackhole(self) -> (RouteKey, RouteTo) {
+        let to = RouteTo { way: Way::Blackhole, gateway: None, onlink: false, protocol: 76, plain: true };
+        (RouteKey { prefix: self.subnet(1), metric: u32::MAX, table: TABLE_MAIN }, to)
     }
 
     /// The entries for the nth host.

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 
 use super::{Family, World, apply, events, follow};
 use crate::kernel::errno_number;
-use crate::{Deed, Event, FdbTo, Kernel, Op, RouteKey, RouteTo};
+use crate::{Deed, ELSEWHERE_INDEX, Event, FdbTo, Kernel, Op, RouteKey, RouteTo, RuleKey, TABLE_MAIN};
 
 async fn with_peers<W: World>(world: &mut W, family: Family) -> crate::Observed {
     let kernel = world.kernel();
@@ -224,4 +224,138 @@ pub async fn the_last_ipv4_address_takes_the_ipv4_routes_along<W: World>(world: 
     follow(world.kernel(), &mut observed).await;
     let left = family.pick(0, 2);
     assert_eq!((observed.routes.len(), observed.neighbours.len(), observed.fdb.len()), (left, left, 2));
+}
+
+pub async fn who_is_reached_without_a_gateway_is_near<W: World>(world: &mut W, family: Family) {
+    let before = with_peers(world, family).await;
+    let asked = [family.underlay(2), family.subnet(2).nth(7).unwrap(), family.underlay(3)];
+    assert_eq!(world.kernel().near(&asked).await.unwrap(), [None, None, None], "what is behind the tunnel has a gateway");
+    world.somebody(&Deed::Near(family.underlay(3)));
+    assert_eq!(world.kernel().near(&asked).await.unwrap(), [None, None, Some(ELSEWHERE_INDEX)]);
+    assert_eq!(world.kernel().near(&[]).await.unwrap(), []);
+    let many = vec![family.underlay(3); 1_000];
+    assert_eq!(world.kernel().near(&many).await.unwrap(), vec![Some(ELSEWHERE_INDEX); 1_000]);
+    world.somebody(&Deed::Far(family.underlay(3)));
+    assert_eq!(world.kernel().near(&asked).await.unwrap(), [None, None, None]);
+    assert_eq!(world.kernel().dump().await.unwrap(), before, "it is only asked");
+}
+
+pub async fn a_direct_route_takes_the_place_of_the_tunnels_and_gives_it_back<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    let (key, through) = family.route(2);
+    let direct = family.direct(2);
+    world.somebody(&Deed::Near(family.underlay(2)));
+    for to in [direct, through, direct] {
+        follow(world.kernel(), &mut observed).await;
+        let before = observed.routes.clone();
+        let put = Op::PutRoute { key, to, replace: true };
+        if (family, to) == (Family::V6, through) {
+            // The next hop has to be on the device, or nowhere, first.
+            assert_eq!(errnos(world.kernel(), std::slice::from_ref(&put)).await, [(0, Errno::EINVAL)]);
+            let key = RouteKey { prefix: lease::Subnet::host(key.prefix.address()), ..key };
+            let to = RouteTo { gateway: None, onlink: false, ..to };
+            apply(world.kernel(), &[Op::PutRoute { key, to, replace: true }, put, Op::DelRoute { key, to }]).await;
+        } else {
+            apply(world.kernel(), &[put]).await;
+        }
+        follow(world.kernel(), &mut observed).await;
+        assert_eq!(observed.routes, before.into_iter().chain([(key, to)]).collect(), "in one step, and no other's");
+        assert_eq!(observed, world.kernel().dump().await.unwrap());
+    }
+    apply(world.kernel(), &[Op::DelRoute { key, to: through }]).await;
+    assert_eq!(world.kernel().dump().await.unwrap().routes.get(&key), Some(&direct), "it is not the one that was meant");
+    apply(world.kernel(), &[Op::DelRoute { key, to: direct }, Op::DelRoute { key, to: direct }]).await;
+    assert_eq!(world.kernel().dump().await.unwrap().routes.get(&key), None);
+}
+
+pub async fn a_direct_route_outlives_the_device_and_needs_its_next_hop_on_a_link<W: World>(world: &mut W, family: Family) {
+    let (key, to) = (family.route(2).0, family.direct(2));
+    let put = Op::PutRoute { key, to, replace: false };
+    let refusal = family.pick(Errno::ENETUNREACH, Errno::EHOSTUNREACH);
+    assert_eq!(errnos(world.kernel(), std::slice::from_ref(&put)).await, [(0, refusal)]);
+    world.somebody(&Deed::Near(family.underlay(2)));
+    apply(world.kernel(), std::slice::from_ref(&put)).await;
+    let [fdb, ..] = family.puts(3);
+    assert_eq!(errnos(world.kernel(), &[fdb, Op::DelRoute { key, to }, put]).await, [(0, Errno::ENODEV)], "only that needs the device");
+    apply(world.kernel(), &family.create()).await;
+    world.somebody(&Deed::Op(Op::DelDevice));
+    let mut observed = world.kernel().dump().await.unwrap();
+    world.somebody(&Deed::Far(family.underlay(2)));
+    follow(world.kernel(), &mut observed).await;
+    assert_eq!((observed.routes.get(&key), &observed.device), (Some(&to), &None), "a route stays when its next hop moves away");
+    assert_eq!(observed, world.kernel().dump().await.unwrap());
+}
+
+pub async fn flannelds_route_is_foreign_and_deleted_alone<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    let (key, to) = (family.route(2).0, family.direct(2));
+    world.somebody(&Deed::Near(family.underlay(2)));
+    world.somebody(&Deed::PutFlannelds { prefix: key.prefix, via: family.underlay(2) });
+    follow(world.kernel(), &mut observed).await;
+    assert_eq!(observed, world.kernel().dump().await.unwrap());
+    let theirs = RouteKey { metric: family.pick(0, 1024), ..key };
+    let to = RouteTo { protocol: 3, ..to };
+    assert_eq!(observed.foreign, [(theirs, to)].into());
+    let other = RouteTo { gateway: Some(family.underlay(3)), ..to };
+    apply(world.kernel(), &[Op::DelRoute { key: theirs, to: other }]).await;
+    assert_eq!(world.kernel().dump().await.unwrap(), observed, "by another next hop it is another's");
+    apply(world.kernel(), &[Op::DelRoute { key: theirs, to }]).await;
+    follow(world.kernel(), &mut observed).await;
+    assert_eq!((&observed.foreign, observed.routes.len()), (&[].into(), 2));
+    assert_eq!(observed, world.kernel().dump().await.unwrap());
+}
+
+pub async fn a_blackhole_is_put_seen_and_deleted<W: World>(world: &mut W, family: Family) {
+    let mut observed = world.kernel().dump().await.unwrap();
+    let (key, to) = family.blackhole();
+    apply(world.kernel(), &[Op::PutRoute { key, to, replace: false }]).await;
+    follow(world.kernel(), &mut observed).await;
+    assert_eq!(observed.routes, [(key, to)].into());
+    assert_eq!(observed, world.kernel().dump().await.unwrap());
+    assert_eq!(world.kernel().near(&[family.subnet(1).nth(9).unwrap()]).await.unwrap(), [None]);
+    for _ in 0..2 {
+        apply(world.kernel(), &[Op::DelRoute { key, to }]).await;
+        follow(world.kernel(), &mut observed).await;
+        assert_eq!((&observed.routes, &observed), (&[].into(), &world.kernel().dump().await.unwrap()));
+    }
+}
+
+pub async fn rules_are_put_seen_and_deleted_each_by_itself<W: World>(world: &mut W, family: Family) {
+    let mut observed = world.kernel().dump().await.unwrap();
+    let all = RuleKey { priority: 5_001, to: family.network(), table: 7_654_321, at_least: None };
+    let containers = RuleKey { priority: 5_000, to: family.subnet(1), table: TABLE_MAIN, at_least: Some(family.subnet(1).len()) };
+    for _ in 0..2 {
+        apply(world.kernel(), &[Op::PutRule(containers), Op::PutRule(all)]).await;
+        follow(world.kernel(), &mut observed).await;
+        assert_eq!(observed.rules, [containers, all].into());
+        assert_eq!(observed, world.kernel().dump().await.unwrap());
+    }
+    apply(world.kernel(), &[Op::DelRule(RuleKey { table: 9, ..all }), Op::DelRule(RuleKey { priority: 9, ..all })]).await;
+    assert_eq!(world.kernel().dump().await.unwrap(), observed, "these are others");
+    for _ in 0..2 {
+        apply(world.kernel(), &[Op::DelRule(all)]).await;
+        follow(world.kernel(), &mut observed).await;
+        assert_eq!((&observed.rules, &observed), (&[containers].into(), &world.kernel().dump().await.unwrap()));
+    }
+}
+
+pub async fn the_table_that_a_rule_of_ours_leads_to_is_seen<W: World>(world: &mut W, family: Family) {
+    let mut observed = with_peers(world, family).await;
+    for table in [99, 252, 300] {
+        let rule = RuleKey { priority: 5_000, to: family.network(), table, at_least: None };
+        let (key, to) = family.route(2);
+        let key = RouteKey { table, ..key };
+        apply(world.kernel(), &[Op::PutRoute { key, to, replace: false }]).await;
+        follow(world.kernel(), &mut observed).await;
+        assert!(!observed.routes.contains_key(&key), "whose table {table} is, is not known");
+        assert_eq!(observed, world.kernel().dump().await.unwrap());
+        apply(world.kernel(), &[Op::PutRule(rule)]).await;
+        follow(world.kernel(), &mut observed).await;
+        assert_eq!(observed.routes.get(&key), Some(&to));
+        assert_eq!(observed, world.kernel().dump().await.unwrap());
+        apply(world.kernel(), &[Op::DelRoute { key, to }, Op::DelRule(rule)]).await;
+        follow(world.kernel(), &mut observed).await;
+        assert_eq!((observed.routes.len(), observed.rules.len()), (2, 0), "the main table's stay");
+        assert_eq!(observed, world.kernel().dump().await.unwrap());
+    }
 }

@@ -5,6 +5,7 @@
 
 mod family;
 mod laws;
+mod leases;
 
 pub use family::Family;
 pub use laws::*;
@@ -46,6 +47,13 @@ macro_rules! for_each_kernel_law {
             a_second_device_is_refused,
             somebodys_route_is_seen_and_never_deleted,
             the_last_ipv4_address_takes_the_ipv4_routes_along,
+            who_is_reached_without_a_gateway_is_near,
+            a_direct_route_takes_the_place_of_the_tunnels_and_gives_it_back,
+            a_direct_route_outlives_the_device_and_needs_its_next_hop_on_a_link,
+            flannelds_route_is_foreign_and_deleted_alone,
+            a_blackhole_is_put_seen_and_deleted,
+            rules_are_put_seen_and_deleted_each_by_itself,
+            the_table_that_a_rule_of_ours_leads_to_is_seen,
         }
     };
 }

@@ -7,6 +7,7 @@ mod state;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -91,7 +92,12 @@ impl Kernel for ModelKernel {
         let mut shared = self.lock();
         shared.dumps += 1;
         shared.state.events.retain(|event| matches!(event, Event::Underlay));
-        Ok(shared.state.truth.clone())
+        Ok(shared.state.dump())
+    }
+
+    async fn near(&mut self, addresses: &[IpAddr]) -> Result<Vec<Option<IfIndex>>, KernelError> {
+        let shared = self.lock();
+        Ok(addresses.iter().map(|address| shared.state.near.get(address).copied()).collect())
     }
 
     async fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, KernelError> {
@@ -132,6 +138,3 @@ impl fmt::Debug for ModelKernel {
         out.debug_struct("ModelKernel").field("truth", &self.truth()).finish_non_exhaustive()
     }
 }
-
-/// The index of [`ELSEWHERE`](super::deed::ELSEWHERE).
-const ELSEWHERE_INDEX: IfIndex = IfIndex(2);

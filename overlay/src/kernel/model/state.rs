@@ -1,14 +1,14 @@
 //! The model's rules: what an operation does, what it is refused for, and what of it is told.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lease::{MacAddr, Mtu};
 use nix::errno::Errno;
 
-use super::ELSEWHERE_INDEX;
-use crate::kernel::deed::Deed;
+use crate::kernel::deed::{Deed, ELSEWHERE_INDEX, SOMEBODY};
 use crate::kernel::{Event, Scope};
-use crate::{Device, FdbTo, IfIndex, Kind, Observed, Op, RouteKey, RouteTo, VtepSpec, Vxlan, Way};
+use crate::{Device, FdbTo, IfIndex, Kind, Observed, Op, RouteKey, RouteTo, TABLE_MAIN, VtepSpec, Vxlan, Way};
 
 /// What a VXLAN device may have for an MTU (`ether_setup` and `vxlan_setup`, v6.18).
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
@@ -20,6 +20,10 @@ const BOOT: u8 = 3;
 pub(super) struct State {
     pub(super) truth: Observed,
     pub(super) events: Vec<Event>,
+    /// The addresses that are reached with no gateway between, and by which interface.
+    pub(super) near: BTreeMap<IpAddr, IfIndex>,
+    /// The tables whose routes are looked at: the scope's, and those that rules led to since the last dump.
+    tables: BTreeSet<u32>,
     scope: Scope,
     last_index: u32,
 }
@@ -27,13 +31,32 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(scope: Scope) -> Self {
         let truth = Observed { forwarding: Some(false), ..Observed::default() };
-        Self { truth, events: Vec::new(), scope, last_index: ELSEWHERE_INDEX.0 }
+        let tables = [TABLE_MAIN, scope.table].into();
+        Self { truth, events: Vec::new(), near: BTreeMap::new(), tables, scope, last_index: ELSEWHERE_INDEX.0 }
+    }
+
+    /// What is seen of the truth.
+    pub(super) fn dump(&mut self) -> Observed {
+        self.tables = self.truth.rules.iter().map(|rule| rule.table).chain([TABLE_MAIN, self.scope.table]).collect();
+        let mut seen = self.truth.clone();
+        seen.routes.retain(|key, _| self.tables.contains(&key.table));
+        seen.foreign.retain(|key, _| self.tables.contains(&key.table));
+        seen
     }
 
     /// Changes the truth as an event says, and tells it.
     fn tell(&mut self, event: Event) {
         self.truth.fold(&event);
-        self.events.push(event);
+        let unseen = matches!(event, Event::Route { key, .. } | Event::ForeignRoute { key, .. } if !self.tables.contains(&key.table));
+        if !unseen {
+            self.events.push(event);
+        }
+    }
+
+    fn ways_changed(&mut self) {
+        if self.scope.ways {
+            self.events.push(Event::Ways);
+        }
     }
 
     pub(super) fn apply(&mut self, op: &Op) -> Result<(), Errno> {
@@ -85,6 +108,9 @@ impl State {
             Op::PutRule(key) => {
                 if !self.truth.rules.contains(key) {
                     self.tell(Event::Rule { key: *key, present: true });
+                    if self.tables.insert(key.table) {
+                        self.events.push(Event::Lost);
+                    }
                 }
             }
             Op::DelRule(key) => {
@@ -107,16 +133,36 @@ impl State {
             Deed::AgeNeighbour(address) => self.del_neighbour(*address),
             Deed::PutForeign(key) => {
                 let stolen = self.truth.routes.contains_key(key);
-                let to = RouteTo { way: Way::Link(ELSEWHERE_INDEX), gateway: None, onlink: false, protocol: BOOT, plain: true };
+                self.ways_changed();
+                let to = RouteTo { way: Way::Link(ELSEWHERE_INDEX), gateway: None, onlink: false, protocol: SOMEBODY, plain: true };
                 self.tell(Event::ForeignRoute { key: *key, to: Some(to) });
                 if stolen {
                     self.tell(Event::Route { key: *key, to: None });
                 }
             }
             Deed::DelForeign(key) => {
-                if self.truth.foreign.contains_key(key) {
+                if self.truth.foreign.get(key).is_some_and(|to| to.protocol == SOMEBODY) {
                     self.tell(Event::ForeignRoute { key: *key, to: None });
                 }
+            }
+            Deed::Near(address) => {
+                self.near.insert(*address, ELSEWHERE_INDEX);
+                self.ways_changed();
+            }
+            Deed::Far(address) => {
+                self.near.remove(address);
+                self.ways_changed();
+            }
+            Deed::PutFlannelds { prefix, via } => {
+                let metric = if prefix.is_ipv4() { 0 } else { 1024 };
+                let key = RouteKey { prefix: *prefix, metric, table: TABLE_MAIN };
+                let to = RouteTo { way: Way::Link(ELSEWHERE_INDEX), gateway: Some(*via), onlink: false, protocol: BOOT, plain: true };
+                self.check_direct(to)?;
+                if self.truth.routes.contains_key(&key) || self.truth.foreign.contains_key(&key) {
+                    return Err(Errno::EEXIST);
+                }
+                self.ways_changed();
+                self.tell(Event::ForeignRoute { key, to: Some(to) });
             }
             Deed::FlushRoutes { ipv6: _ } => {
                 for key in self.through_tunnel() {
@@ -270,6 +316,7 @@ impl State {
         if let Some(gateway) = to.gateway.filter(|_| to.way == Way::Tunnel) {
             self.check_gateway(gateway, to.onlink)?;
         }
+        self.check_direct(to)?;
         let (ours, foreign) = (self.truth.routes.get(&key), self.truth.foreign.contains_key(&key));
         if !replace && (ours.is_some() || foreign) {
             return Err(Errno::EEXIST);
@@ -284,6 +331,15 @@ impl State {
         Ok(())
     }
 
+    /// The next hop of a direct route is reached by the same interface.
+    fn check_direct(&self, to: RouteTo) -> Result<(), Errno> {
+        let (Way::Link(index), Some(gateway)) = (to.way, to.gateway) else { return Ok(()) };
+        if self.near.get(&gateway) == Some(&index) {
+            return Ok(());
+        }
+        Err(if gateway.is_ipv4() { Errno::ENETUNREACH } else { Errno::EHOSTUNREACH })
+    }
+
     /// A gateway is no address of ours, and not reached without onlink, as we bear full masks only. IPv6 looks it up even with
     /// onlink, and refuses where another's route leads there, other than the default one.
     fn check_gateway(&self, gateway: IpAddr, onlink: bool) -> Result<(), Errno> {
@@ -294,10 +350,10 @@ impl State {
         if !onlink {
             return Err(if v4 { Errno::ENETUNREACH } else { Errno::EHOSTUNREACH });
         }
-        let best = |key: &RouteKey| (key.prefix.len(), std::cmp::Reverse(key.metric));
-        let leads = |key: &&RouteKey| key.prefix.contains(gateway);
-        let ours = self.truth.routes.keys().filter(leads).map(best).max();
-        let others = self.truth.foreign.keys().filter(leads).map(best).max();
-        if !v4 && others > ours && others.is_some_and(|(len, _)| len > 0) { Err(Errno::EINVAL) } else { Ok(()) }
+        let leads = |(key, to): &(&RouteKey, &RouteTo)| key.table == TABLE_MAIN && to.way != Way::Blackhole && key.prefix.contains(gateway);
+        let best = |(key, to): (&RouteKey, &RouteTo)| (key.prefix.len(), std::cmp::Reverse(key.metric), to.way == Way::Tunnel);
+        let found = self.truth.routes.iter().chain(&self.truth.foreign).filter(leads).map(best).max();
+        let elsewhere = found.is_some_and(|(len, _, ours)| len > 0 && !ours);
+        if !v4 && elsewhere { Err(Errno::EINVAL) } else { Ok(()) }
     }
 }

@@ -40,9 +40,9 @@ pub(super) struct Address {
     pub(super) scope: u8,
 }
 
-/// Whose address a message is about.
-pub(super) fn address_of(message: &Message<'_>) -> Result<IfIndex, DecodeError> {
-    AddressHeader::parse(message.payload()).map(|header| IfIndex(header.index))
+/// Whose address a message is about, and whether it is an IPv4 one.
+pub(super) fn address_of(message: &Message<'_>) -> Result<(IfIndex, bool), DecodeError> {
+    AddressHeader::parse(message.payload()).map(|header| (IfIndex(header.index), header.family == AddressFamily::Inet))
 }
 
 /// Reads an address message, if it is of this interface or any is asked for. `IFA_LOCAL` is the interface's own where it differs from
@@ -232,6 +232,21 @@ pub(super) fn route(message: &Message<'_>, sight: Sight<'_>) -> Result<Option<Ro
     let to = RouteTo { way, gateway, onlink: header.flags.contains(RouteFlags::Onlink), protocol, plain };
     let ours = way == Way::Tunnel || (protocol == ROUTE_PROTOCOL && network.covers(prefix));
     Ok(Some(Route { key: RouteKey { prefix, metric, table }, to, ours, replaced }))
+}
+
+/// What the kernel's answer to the question for a way says: by which interface, where no gateway is between.
+pub(super) fn near(message: &Message<'_>) -> Result<Option<IfIndex>, DecodeError> {
+    let RouteNetlinkMessage::NewRoute(RouteMessage { header, attributes, .. }) = decode(message)? else { return Ok(None) };
+    let mut out = None;
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => out = Some(IfIndex(index)),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) => return Ok(None),
+            _ => {}
+        }
+    }
+    // To ourselves, to many, or refused are other kinds.
+    Ok(out.filter(|_| header.kind == RouteType::Unicast))
 }
 
 /// Whether a route that cannot be decoded as a whole is one out of this device, or may be.

@@ -94,8 +94,9 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
         leftovers.push(Leftover { command: route.command(), waits_for, removal: route.removal() });
     }
     leftovers.extend(rules.iter().map(|rule| {
-        let waits_for = kept.contains(&table_of(rule)).then(|| format!("table {} still has such routes", table_of(rule)));
-        Leftover { command: rule_command(rule, network), waits_for, removal: rule_removal(rule) }
+        let table = table_of(rule);
+        let waits_for = (table != TABLE_MAIN && kept.contains(&table)).then(|| format!("table {table} still has such routes"));
+        Leftover { command: rule_command(rule, destination(rule).unwrap_or(network)), waits_for, removal: rule_removal(rule) }
     }));
     Ok(leftovers)
 }
@@ -164,8 +165,13 @@ fn rule(message: &Message<'_>) -> Result<Option<RuleMessage>, DecodeError> {
 
 fn is_ours(rule: &RuleMessage, network: Subnet) -> bool {
     let protocol = RuleAttribute::Protocol(RouteProtocol::from(ROUTE_PROTOCOL));
-    let destination = RuleAttribute::Destination(network.address());
-    rule.header.dst_len == network.len() && rule.attributes.contains(&protocol) && rule.attributes.contains(&destination)
+    rule.attributes.contains(&protocol) && destination(rule).is_some_and(|to| network.covers(to))
+}
+
+/// What the rule is for: the network, or our own subnet, whose containers' routes are asked before a blackhole.
+fn destination(rule: &RuleMessage) -> Option<Subnet> {
+    let address = |attribute: &RuleAttribute| if let RuleAttribute::Destination(address) = attribute { Some(*address) } else { None };
+    Subnet::new(rule.attributes.iter().find_map(address)?, rule.header.dst_len).ok()
 }
 
 fn table_of(rule: &RuleMessage) -> u32 {
@@ -173,11 +179,11 @@ fn table_of(rule: &RuleMessage) -> u32 {
     rule.attributes.iter().find_map(number).unwrap_or(rule.header.table.into())
 }
 
-fn rule_command(rule: &RuleMessage, network: Subnet) -> String {
+fn rule_command(rule: &RuleMessage, to: Subnet) -> String {
     let priority = |attribute: &RuleAttribute| if let RuleAttribute::Priority(number) = attribute { Some(*number) } else { None };
     let priority = rule.attributes.iter().find_map(priority).unwrap_or_default();
-    let ip = if network.is_ipv4() { "ip" } else { "ip -6" };
-    format!("{ip} rule del to {network} lookup {} priority {priority} protocol {ROUTE_PROTOCOL}", table_of(rule))
+    let ip = if to.is_ipv4() { "ip" } else { "ip -6" };
+    format!("{ip} rule del to {to} lookup {} priority {priority} protocol {ROUTE_PROTOCOL}", table_of(rule))
 }
 
 fn rule_removal(rule: &RuleMessage) -> RouteNetlinkMessage {

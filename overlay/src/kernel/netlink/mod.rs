@@ -22,6 +22,8 @@ mod socket;
 mod sysctl;
 mod wire;
 
+use std::net::IpAddr;
+
 use self::dump::{What, dump};
 use self::events::lost;
 use self::explain::{Verdict, verdict};
@@ -165,6 +167,14 @@ impl Kernel for Netlink {
         let tables = dump::entries(self.watch.scope(), index, &mut observed).await?;
         self.watch.set_tables(tables);
         Ok(observed)
+    }
+
+    async fn near(&mut self, addresses: &[IpAddr]) -> Result<Vec<Option<IfIndex>>, KernelError> {
+        let mut near = self.requests.near(addresses).await?;
+        // What is on the device is reached through the tunnel.
+        let device = self.watch.index();
+        near.iter_mut().for_each(|index| *index = index.filter(|index| Some(*index) != device));
+        Ok(near)
     }
 
     async fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, KernelError> {

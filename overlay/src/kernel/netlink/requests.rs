@@ -15,7 +15,7 @@ use rtnetlink::LinkUnspec;
 
 use super::answer::{self, Answer, Refusal};
 use super::encode::{self, LONGEST, family};
-use super::entry::route_address;
+use super::entry::{self, route_address};
 use super::link;
 use super::socket::{Received, Socket};
 use super::wire::{Batch, Message, Messages, decode};
@@ -28,7 +28,11 @@ pub(super) const MAX_MESSAGES: usize = 128;
 /// What the kernel takes in one piece is bounded by the send buffer, by default 208 KiB (net.core.wmem_default).
 const _: () = assert!(MAX_MESSAGES * LONGEST <= 64 * 1024);
 
+/// Questions to a system call: their answers, some 1 KiB each with the kernel's bookkeeping, fit the default receive buffer.
+const MAX_QUESTIONS: usize = 64;
+
 const APPLY: &str = "apply changes";
+const LOOK_UP: &str = "look up a route";
 
 /// A socket for requests, and the number of the last one.
 pub(super) struct Requests {
@@ -117,11 +121,7 @@ impl Requests {
 
     /// Asks by which interface, and from which of our addresses, the kernel would reach an address; none where it would not.
     pub(super) async fn reach(&mut self, address: IpAddr) -> Result<Option<(Option<IfIndex>, Option<IpAddr>)>, KernelError> {
-        let mut question = RouteMessage::default();
-        question.header.address_family = family(address);
-        question.header.destination_prefix_length = Subnet::host(address).len();
-        question.attributes.push(RouteAttribute::Destination(address.into()));
-        self.one("look up a route", RouteNetlinkMessage::GetRoute(question), |message| {
+        self.one(LOOK_UP, way_to(address), |message| {
             let RouteNetlinkMessage::NewRoute(RouteMessage { attributes, .. }) = decode(message)? else { return Ok((None, None)) };
             let (mut out, mut source) = (None, None);
             for attribute in attributes {
@@ -158,6 +158,54 @@ impl Requests {
         }
     }
 
+    /// Asks by which interface the kernel would reach each address with no gateway between; none where it would not. Many questions go in
+    /// one system call; those whose answers overran the receive buffer are put again in halves.
+    pub(super) async fn near(&mut self, addresses: &[IpAddr]) -> Result<Vec<Option<IfIndex>>, KernelError> {
+        let mut near = vec![None; addresses.len()];
+        let chunks = (0..addresses.len()).step_by(MAX_QUESTIONS).map(|start| start..addresses.len().min(start + MAX_QUESTIONS));
+        let mut todo: Vec<Range<usize>> = chunks.collect();
+        while let Some(chunk) = todo.pop() {
+            let (questions, answers) = (addresses.get(chunk.clone()).unwrap_or_default(), near.get_mut(chunk.clone()).unwrap_or_default());
+            if !self.ask(questions, answers).await? {
+                if chunk.len() <= 1 {
+                    return Err(protocol(LOOK_UP, "the answer to a single question does not fit the socket's buffer"));
+                }
+                let middle = chunk.start.midpoint(chunk.end);
+                todo.extend([middle..chunk.end, chunk.start..middle]);
+            }
+        }
+        Ok(near)
+    }
+
+    /// Each question has one answer. False when answers were lost.
+    async fn ask(&mut self, questions: &[IpAddr], answers: &mut [Option<IfIndex>]) -> Result<bool, KernelError> {
+        let first = self.seq.wrapping_add(1);
+        self.batch.clear();
+        for address in questions {
+            self.seq = self.seq.wrapping_add(1);
+            self.batch.push(way_to(*address), 0, self.seq);
+        }
+        self.socket.send(LOOK_UP, self.batch.bytes()).await?;
+        let mut open = questions.len();
+        while open > 0 {
+            let Received::Datagram(datagram) = self.socket.receive(LOOK_UP).await? else { return Ok(false) };
+            for message in Messages::new(datagram) {
+                let message = message.map_err(malformed(LOOK_UP))?;
+                let nth = usize::try_from(message.sequence_number().wrapping_sub(first)).ok();
+                let Some(answer) = nth.and_then(|nth| answers.get_mut(nth)) else { continue };
+                match answer::read(message).map_err(malformed(LOOK_UP))? {
+                    // One that cannot be decoded is of a way that is not plain.
+                    Answer::Part(message) => *answer = entry::near(&message).unwrap_or_default(),
+                    // There is no way, or one that refuses.
+                    Answer::Refused(_) | Answer::Done => *answer = None,
+                    Answer::Nothing => continue,
+                }
+                open -= 1;
+            }
+        }
+        Ok(true)
+    }
+
     /// Sends a question and reads the one answer; none where the kernel says that there is no such device or no way.
     async fn one<T>(
         &mut self,
@@ -185,6 +233,15 @@ impl Requests {
             }
         }
     }
+}
+
+/// The question by which way the kernel would reach an address.
+fn way_to(address: IpAddr) -> RouteNetlinkMessage {
+    let mut question = RouteMessage::default();
+    question.header.address_family = family(address);
+    question.header.destination_prefix_length = Subnet::host(address).len();
+    question.attributes.push(RouteAttribute::Destination(address.into()));
+    RouteNetlinkMessage::GetRoute(question)
 }
 
 pub(super) fn malformed(call: &'static str) -> impl Fn(DecodeError) -> KernelError {
