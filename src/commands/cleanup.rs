@@ -78,12 +78,17 @@ async fn remove_routes(options: &Options, out: &mut String) -> anyhow::Result<()
     Ok(())
 }
 
-/// Removes the filter tables of our devices, which stay; says each.
-pub(super) async fn remove_filters(options: &Options, out: &mut String) -> anyhow::Result<()> {
+/// Takes from our devices, which stay, what flanneld would not have there: filter tables, and that they have no link-local address.
+pub(super) async fn give_back_devices(options: &Options, out: &mut String) -> anyhow::Result<()> {
     let mut filtered = overlay::filtered_devices().await?;
     for name in flannel_devices()? {
-        if filtered.contains(&name) && !is_ours(&name, &look(&name).await?.1, options).await? {
+        let (_, observed) = look(&name).await?;
+        if !is_ours(&name, &observed, options).await? {
             filtered.retain(|device| *device != name);
+        } else if let Some(device) = observed.device.filter(|device| device.no_link_local)
+            && overlay::allow_link_local(device.index).await?
+        {
+            writeln!(out, "ip link set {name} addrgenmode eui64")?;
         }
     }
     drop_filters(&filtered, out).await

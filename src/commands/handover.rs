@@ -8,7 +8,7 @@ use lease::Subnet;
 use overlay::Leftover;
 use tokio::time::{Instant, sleep};
 
-use super::cleanup::{remove, remove_filters};
+use super::cleanup::{give_back_devices, remove};
 use super::networks;
 use crate::cli::Options;
 use crate::status;
@@ -42,7 +42,7 @@ pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver>
             }
             sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
         };
-        remove_filters(options, &mut text).await?;
+        give_back_devices(options, &mut text).await?;
         for path in [Some(status::socket_path(&options.subnet_file)), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut text)?;
         }
