@@ -1,6 +1,7 @@
 //! Others' FORWARD that drops, beside a running agent: iptables-nft, iptables-legacy, a table of somebody's.
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use testkit::world::{Member, PATIENCE, World};
 use testkit::{Container, wait_for};
 
@@ -31,7 +32,10 @@ fn with(commands: &[&[&str]], place: &str) -> Result<()> {
     }
     wait_for("the containers to meet all the same", PATIENCE, || meet(&pair))?;
     member.wait_status("where ours are", |status| {
-        status["packet_filters"][0]["accepts_in"].as_array().is_some_and(|places| places.iter().any(|named| named == place))
+        status
+            .pointer("/packet_filters/0/accepts_in")
+            .and_then(Value::as_array)
+            .is_some_and(|places| places.iter().any(|named| named == place))
     })?;
     member.ensure_ready()?;
     Ok(())

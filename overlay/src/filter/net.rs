@@ -164,7 +164,7 @@ fn prefix_match(family: Family, side: Side, value: &[u8], len: u8, equal: bool) 
         Side::Source => source_at,
         Side::Target => target_at,
     };
-    let whole = len % 8 == 0 && len > 0;
+    let whole = len.is_multiple_of(8) && len > 0;
     let bytes = if whole { u32::from(len / 8) } else { address };
     let mut value = value.to_vec();
     value.resize(usize::try_from(bytes).unwrap_or(usize::MAX), 0);
