@@ -53,6 +53,18 @@ fn a_policy_of_iptables_legacy_that_drops_is_overruled() -> Result<()> {
 }
 
 #[test]
+fn where_iptables_legacy_has_rules_and_no_program_the_package_is_named_and_nothing_else_suffers() -> Result<()> {
+    let world = World::new()?;
+    let host = world.lab.host("h1")?;
+    host.run(&["iptables-legacy", "-P", "FORWARD", "DROP"])?;
+    host.run(&["sh", "-ec", "for folder in /usr/local/sbin /usr/sbin; do mount -t tmpfs tmpfs $folder; done"])?;
+    let mut member = Member::on(host, world.options()?)?;
+    member.agent.wait_ready(PATIENCE)?;
+    member.wait_status("what to install", |status| status["warnings"].to_string().contains("is not there: install iptables"))?;
+    member.ensure_ready()
+}
+
+#[test]
 fn a_table_of_somebodys_that_rejects_everything_is_overruled() -> Result<()> {
     let table =
         "add table inet wall; add chain inet wall pass { type filter hook forward priority 10; }; add rule inet wall pass counter reject";

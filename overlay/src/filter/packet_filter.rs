@@ -97,7 +97,7 @@ impl PacketFilter {
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         let succession = self.succession.filter(|_| self.in_step());
-        [self.table.next_due(), self.forward.next_due(), succession].into_iter().flatten().min()
+        [self.table.next_due(), Some(self.forward.next_due()), succession].into_iter().flatten().min()
     }
 
     /// Others' chains that hold rules of ours.
