@@ -46,7 +46,7 @@ pub use ground::{Direct, Ground, RouteTable};
 pub use kernel::fuzz_datagram;
 #[cfg(feature = "contract")]
 pub use kernel::{Deed, ELSEWHERE, ELSEWHERE_INDEX, ModelKernel, contract};
-pub use kernel::{Failure, Kernel, KernelError, Leftover, Netlink, Scope, leftovers, vxlan_links};
+pub use kernel::{Failure, Kernel, KernelError, Leftover, Netlink, Scope, allow_link_local, leftovers, vxlan_links};
 pub use observed::Observed;
 pub use op::Op;
 pub use peers::{Guard, Local, MASS_FLOOR, Notice, Peers, Reject, STRAYS_KNOWN, Verdict, judge};

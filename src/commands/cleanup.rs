@@ -90,6 +90,20 @@ pub(super) async fn our_filters(options: &Options) -> anyhow::Result<Vec<OurTabl
     Ok(filters)
 }
 
+/// Takes from our devices, which stay, what flanneld would not have there: that they have no link-local address.
+pub(super) async fn give_back_devices(options: &Options, out: &mut String) -> anyhow::Result<()> {
+    for name in flannel_devices()? {
+        let (_, observed) = look(&name).await?;
+        if is_ours(&name, &observed, options).await?
+            && let Some(device) = observed.device.filter(|device| device.no_link_local)
+            && overlay::allow_link_local(device.index).await?
+        {
+            writeln!(out, "ip link set {name} addrgenmode eui64")?;
+        }
+    }
+    Ok(())
+}
+
 /// The names of the devices that are named as VTEPs are.
 fn flannel_devices() -> anyhow::Result<Vec<String>> {
     let interfaces = nix::net::if_::if_nameindex().context("cannot list the interfaces")?;

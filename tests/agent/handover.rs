@@ -64,6 +64,7 @@ fn each_route_goes_once_flannelds_is_there_and_the_rest_is_left_with_the_reason(
     ensure!(ours(&member.host)? == ["10.6.1.0/24 via 192.168.77.254 dev eth0 metric 2"], "{:#?}", ours(&member.host)?);
     let routes = member.host.run(&["ip", "route", "show"])?;
     ensure!(routes.contains("10.5.202.0/24 via 192.168.77.254 dev eth0 metric 5000") && routes.contains("10.99.0.0/16 via"), "{routes}");
+    ensure!(member.vtep()?["inet6_addr_gen_mode"] == "eui64", "{:#}", member.vtep()?);
     // Device, neighbours and FDB are flanneld's by now.
     let kept = member.entries()?;
     for Peer { mac, address, number } in &peers {

@@ -24,7 +24,7 @@ pub use self::deed::{Deed, ELSEWHERE, ELSEWHERE_INDEX};
 #[cfg(feature = "contract")]
 pub use self::model::ModelKernel;
 pub(crate) use self::netlink::{Answer, Message, Messages, Question, Received, Refusal, Socket, ask, read_answer, read_interfaces};
-pub use self::netlink::{Leftover, Netlink, leftovers, vxlan_links};
+pub use self::netlink::{Leftover, Netlink, allow_link_local, leftovers, vxlan_links};
 
 /// What part of the kernel is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,10 +7,12 @@ use std::net::IpAddr;
 
 use lease::Subnet;
 use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use rtnetlink::LinkUnspec;
 
 use super::dump::{Question, ask};
 use super::encode::family;
@@ -19,7 +21,7 @@ use super::interfaces::vxlan_links;
 use super::requests::Requests;
 use super::wire::{Message, decode};
 use crate::kernel::KernelError;
-use crate::{ROUTE_PROTOCOL, TABLE_MAIN};
+use crate::{IfIndex, ROUTE_PROTOCOL, TABLE_MAIN};
 
 /// How often an interrupted dump is begun anew.
 const TRIES: usize = 20;
@@ -132,6 +134,21 @@ impl Leftover {
             }
         }
         Ok(())
+    }
+}
+
+/// Lets the kernel give the device an IPv6 link-local address again, as it does flanneld's. False where IPv6 is off.
+///
+/// # Errors
+/// [`KernelError`] when the kernel refuses.
+pub async fn allow_link_local(device: IfIndex) -> Result<bool, KernelError> {
+    const CALL: &str = "allow a link-local address";
+    let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::Eui64)]);
+    let link = LinkUnspec::new_with_index(device.0).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]));
+    match Requests::open()?.order(CALL, RouteNetlinkMessage::NewLink(link.build()), 0).await? {
+        None => Ok(true),
+        Some(refusal) if matches!(refusal.errno, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::ENODEV) => Ok(false),
+        Some(refusal) => Err(refusal.into_error(CALL)),
     }
 }
 

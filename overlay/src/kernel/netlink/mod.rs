@@ -37,7 +37,7 @@ use crate::{Device, IfIndex, Key, Observed, Op, Way};
 pub(crate) use self::answer::{Answer, Refusal, read as read_answer};
 pub(crate) use self::dump::{Question, ask};
 pub(crate) use self::events::Watch;
-pub use self::handover::{Leftover, leftovers};
+pub use self::handover::{Leftover, allow_link_local, leftovers};
 pub(crate) use self::interfaces::read as read_interfaces;
 pub use self::interfaces::vxlan_links;
 pub(crate) use self::wire::{Message, Messages};
