@@ -62,7 +62,7 @@ impl Native {
         while self.retries.pop_due(now).is_some() {
             self.due = Some(now);
         }
-        if !self.next_look().is_some_and(|due| due <= now) {
+        if self.next_look().is_none_or(|due| due > now) {
             return Ok(());
         }
         let started = Instant::now();
