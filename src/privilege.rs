@@ -1,6 +1,8 @@
 //! What this process may do: gives up, for good, every right that the agent has no use for.
 //!
-//! What stays is `CAP_NET_ADMIN`, and the right to a port below 1024 where one is asked for. The kernel keeps these sets for each
+//! What stays is `CAP_NET_ADMIN`, and the right to a port below 1024 where one is asked for. `CAP_NET_RAW` stays where it is given, but
+//! is not in force: it is for iptables-legacy, which is started where another program's rules of that kind drop the overlay's packets,
+//! and takes it up by itself. The kernel keeps these sets for each
 //! thread and hands them on to threads that are started later, so this has to come before any is. A file that is another
 //! account's and not readable for ours is closed to us from then on, whoever we are: [`lease::Denied`] says so.
 
@@ -55,17 +57,19 @@ pub fn narrow(health_port: Option<u16>) -> Result<(), PrivilegeError> {
     // What we make is for all to read and for us to write, whatever the umask that we were given; a secret is none of it.
     umask(OTHERS_WRITE);
     let keep: CapsHashSet = needed(health_port).intersection(&have).copied().collect();
+    let for_iptables = have.get(&Capability::CAP_NET_RAW).copied();
+    let may: CapsHashSet = keep.iter().copied().chain(for_iptables).collect();
     set_no_new_privs().map_err(PrivilegeError::NoNewPrivileges)?;
-    // What this set bounds is what a program may gain that is started, and none is. Without CAP_SETPCAP it stays as it was given.
+    // What this set bounds is what a program may have that is started. Without CAP_SETPCAP it stays as it was given.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(kernel("reading them"))? {
-        for capability in caps::runtime::thread_all_supported().difference(&keep) {
+        for capability in caps::runtime::thread_all_supported().difference(&may) {
             caps::drop(None, CapSet::Bounding, *capability).map_err(kernel("narrowing the bounding set"))?;
         }
     }
     caps::clear(None, CapSet::Ambient).map_err(kernel("clearing the ambient set"))?;
     caps::clear(None, CapSet::Inheritable).map_err(kernel("clearing the inheritable set"))?;
     caps::set(None, CapSet::Effective, &keep).map_err(kernel("narrowing the effective set"))?;
-    caps::set(None, CapSet::Permitted, &keep).map_err(kernel("narrowing the permitted set"))
+    caps::set(None, CapSet::Permitted, &may).map_err(kernel("narrowing the permitted set"))
 }
 
 fn needed(health_port: Option<u16>) -> CapsHashSet {

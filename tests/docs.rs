@@ -54,7 +54,9 @@ fn every_make_target_that_a_page_names_is_there() -> Result<()> {
         let text = read(page)?;
         // `make TARGET` stands in backquotes or at the start of an indented line.
         let named = text.split("`make ").skip(1).chain(text.split("\n    make ").skip(1));
-        for target in named.filter_map(|rest| rest.split(|c: char| !c.is_ascii_lowercase()).next()).filter(|name| !name.is_empty()) {
+        for target in
+            named.filter_map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '-').next()).filter(|name| !name.is_empty())
+        {
             ensure!(targets.contains(target), "{page} names make {target}, and the Makefile has no such target");
         }
     }
@@ -91,5 +93,27 @@ fn every_line_of_the_field_notes_names_tests_that_are_there_or_what_it_waits_for
         let missing: Vec<_> = named.into_iter().filter(|name| !names.contains(*name)).collect();
         ensure!(missing.is_empty(), "line {line} names tests that are not there: {missing:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn every_line_about_compatibility_gives_a_verdict_and_names_tests_that_are_there() -> Result<()> {
+    let mut names = BTreeSet::new();
+    for folder in ["src", "overlay", "lease", "tests"] {
+        functions(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut names)?;
+    }
+    let page = read("docs/compatibility.md")?;
+    let rows = page.lines().filter(|row| row.starts_with("| ") && !row.ends_with("| Tests |") && !row.ends_with("| Test |"));
+    let mut count = 0;
+    for row in rows {
+        let (fact, tests) = row.trim_end_matches(" |").rsplit_once(" | ").with_context(|| format!("a row of one column: {row}"))?;
+        let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        let missing: Vec<_> = named.iter().filter(|name| !names.contains(**name)).collect();
+        ensure!(!named.is_empty() && missing.is_empty(), "names tests that are not there {missing:?}: {row}");
+        let verdict = ["same", "better", "different"].iter().any(|word| fact.contains(&format!(" | {word}")));
+        ensure!(verdict || fact.starts_with("| S"), "neither same, better nor different: {row}");
+        count += 1;
+    }
+    ensure!(count > 40, "{count} rows");
     Ok(())
 }

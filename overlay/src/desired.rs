@@ -206,6 +206,9 @@ impl Desired {
         }
         touch(Key::Neighbour(subnet.address()));
         touch(Key::Route(self.route_key(subnet)));
+        if self.ground.direct != Direct::Never {
+            touch(Key::Route(flannelds_key(subnet)));
+        }
     }
 
     /// Takes in by which interfaces these addresses are reached with no gateway between, and tells the keys that this concerns.
@@ -294,9 +297,8 @@ impl Desired {
     /// (`directRouting` of flannel's route network: only destination, next hop and interface are set), to exactly that peer.
     #[must_use]
     pub fn is_flannelds(&self, key: RouteKey, to: RouteTo) -> bool {
-        let metric = if key.prefix.is_ipv4() { 0 } else { IP6_RT_PRIO_USER };
         let RouteTo { way, gateway, onlink: _, protocol, plain } = to;
-        let form = plain && protocol == RTPROT_BOOT && matches!(way, Way::Link(_)) && (key.metric, key.table) == (metric, TABLE_MAIN);
+        let form = plain && protocol == RTPROT_BOOT && matches!(way, Way::Link(_)) && key == flannelds_key(key.prefix);
         form && self.ground.direct != Direct::Never && self.peer(key.prefix).is_some_and(|peer| gateway == Some(peer.dst))
     }
 
@@ -315,6 +317,11 @@ impl Desired {
         let routes = self.peers().map(|peer| self.route_key(peer.subnet)).chain(self.ground.blackhole_key()).map(Key::Route);
         [Key::Forwarding].into_iter().chain(device).chain(fdb).chain(neighbours).chain(rules).chain(routes)
     }
+}
+
+/// The key of the route that flanneld makes to a direct peer's subnet.
+fn flannelds_key(prefix: Subnet) -> RouteKey {
+    RouteKey { prefix, metric: if prefix.is_ipv4() { 0 } else { IP6_RT_PRIO_USER }, table: TABLE_MAIN }
 }
 
 /// Who makes a route with `ip route`, and says nothing else (include/uapi/linux/rtnetlink.h).

@@ -7,7 +7,7 @@
 //!        ▲───────── every change, by whomever ◀──────────┘
 //! ```
 //!
-//! One [`Reconciler`] owns one VTEP, of one address family, and all that hangs on it. This crate promises that nothing
+//! One [`Reconciler`] owns the VTEP, routes and rules of one address family, as its [`Ground`] says. This crate promises that nothing
 //! it does not own is ever touched, that nothing is deleted on partial knowledge, and that it acts on what the kernel
 //! says rather than on what it remembers having written.
 //!
@@ -26,6 +26,7 @@ mod peers;
 pub mod plan;
 mod reconcile;
 mod retry;
+mod sweep;
 pub mod underlay;
 mod vtep;
 
@@ -36,7 +37,10 @@ pub use event::Event;
 #[doc(hidden)]
 #[cfg(feature = "contract")]
 pub use filter::fuzz_filter_datagram;
-pub use filter::{Changer, Filter, FilterSpec, Pass, filtered_devices, remove_filter, table_name};
+pub use filter::{
+    Changer, Filter, FilterSpec, Masquerade, NetSpec, OurTable, PacketFilter, Pass, flanneld_filters, is_relied_on, net_table_name,
+    our_tables, remove_filter, remove_guests, remove_table, table_name,
+};
 pub use ground::{Direct, Ground, RouteTable};
 #[doc(hidden)]
 #[cfg(feature = "contract")]
@@ -49,4 +53,5 @@ pub use op::Op;
 pub use peers::{Guard, Local, MASS_FLOOR, Notice, Peers, Reject, STRAYS_KNOWN, Verdict, judge};
 pub use reconcile::{BATCH, Counts, Heal, Reconciler, State, Step, Totals, kind_of};
 pub use retry::{FIGHT_AFTER, FIRST_DELAY, LONGEST_DELAY, PEACE_AFTER, Retries, Trouble};
+pub use sweep::remove_routes;
 pub use vtep::{SpecError, device_name, overhead, vtep_spec};

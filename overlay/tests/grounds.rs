@@ -188,6 +188,40 @@ fn a_peer_that_goes_out_of_reach_and_comes_back_is_never_without_a_route() {
 }
 
 #[test]
+fn what_flanneld_left_goes_once_the_peer_is_known_and_ours_is_there() {
+    for family in Family::BOTH {
+        in_namespace(|| async move {
+            link(family);
+            for n in [2, 3, 4] {
+                somebody(family, &Deed::Near(family.underlay(n)));
+                somebody(family, &Deed::PutFlannelds { prefix: family.subnet(n), via: family.underlay(n) });
+            }
+            somebody(family, &Deed::Far(family.underlay(4)));
+            let flannelds = || {
+                json(&format!("ip {} -j route show proto boot", family.ip())).iter().filter(|route| route["gateway"].is_string()).count()
+            };
+            let senders = [2, 4].map(|n| Sender::start(family, n));
+            let mut reconciler = reconciler(family, ground(family, Direct::WhereReachable)).await;
+            reconciler.leases(&[Event::Init, Event::InitDone(Revision(1))], Instant::now());
+            in_step(&mut reconciler).await;
+            assert_eq!(flannelds(), 3, "whose they are is not known");
+            for n in [2, 4] {
+                reconciler.leases(&[Event::Apply(family.lease(n, n, false))], Instant::now());
+            }
+            until(&mut reconciler, "taken over", |_| flannelds() == 1).await;
+            in_step(&mut reconciler).await;
+            assert_eq!((leaves_by(family, 2).as_deref(), leaves_by(family, 4).as_deref()), (Some(ELSEWHERE), Some(family.name())));
+            for (sent, unrouted) in senders.map(Sender::finish) {
+                assert!(sent > 0 && unrouted == 0, "{unrouted} of {sent} had no route");
+            }
+            // One that is put while we run goes the same way.
+            somebody(family, &Deed::PutFlannelds { prefix: family.subnet(2), via: family.underlay(2) });
+            until(&mut reconciler, "taken over", |_| flannelds() == 1).await;
+        });
+    }
+}
+
+#[test]
 fn what_no_container_has_is_dropped_and_containers_are_reached() {
     for family in Family::BOTH {
         for table in [None, Some(RouteTable { id: TABLE, priority: PRIORITY })] {
@@ -256,6 +290,30 @@ fn routes_move_to_a_table_and_back_without_a_moment_between() {
                 assert_eq!(leaves_by(family, 2).as_deref(), Some(family.name()));
                 assert_eq!(leaves_by(family, 3).as_deref(), Some(ELSEWHERE));
             }
+        });
+    }
+}
+
+#[test]
+fn all_that_is_ours_can_be_swept_away_and_nothing_else() {
+    for family in Family::BOTH {
+        in_namespace(|| async move {
+            link(family);
+            somebody(family, &Deed::Near(family.underlay(3)));
+            let (ip, other) = (family.ip(), family.pick("192.168.0.0/16", "fdff::/32"));
+            sh(&format!("ip {ip} route add {other} dev {ELSEWHERE} proto 76 metric 5"));
+            sh(&format!("ip {ip} route add {} dev {ELSEWHERE} metric 7", family.subnet(8)));
+            let table = Some(RouteTable { id: TABLE, priority: PRIORITY });
+            let ground = Ground { blackhole: true, table, ..ground(family, Direct::WhereReachable) };
+            let mut reconciler = reconciler(family, ground).await;
+            snapshot(&mut reconciler, family, [2, 3]);
+            in_step(&mut reconciler).await;
+            drop(reconciler);
+            let commands = overlay::remove_routes(family.network()).await.unwrap();
+            assert_eq!(commands.len(), 5, "three routes, two rules: {commands:#?}");
+            assert_eq!((ours(family, TABLE), ours(family, 254), rules(family)), (vec![], vec![other.to_owned()], vec![]));
+            assert_eq!(json(&format!("ip {ip} -j route show {}", family.subnet(8))).len(), 1);
+            assert!(overlay::remove_routes(family.network()).await.unwrap().is_empty());
         });
     }
 }

@@ -1,13 +1,15 @@
 //! The notice board: what the session has come to, for those who report it. One writer, the session; others look.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::packet_filter::Standing;
 use super::planes::Planes;
 use crate::status::{ConfigChanges, Underlay};
 use lease::keeper::LeaseState;
-use lease::{LeaseKey, Owner};
+use lease::{Family, LeaseKey, Owner};
 
 /// What is known of the running session.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +32,8 @@ pub(crate) struct Facts {
     pub(crate) config_changes: ConfigChanges,
     /// Why the subnet file does not say what it should.
     pub(crate) subnet_file: Option<String>,
+    /// How the packet filter stands, a network's family each.
+    pub(crate) packet_filters: BTreeMap<Family, Standing>,
     /// When the last state was written that we go on from, in seconds of Unix time, because the store has not answered.
     pub(crate) stale: Option<u64>,
     pub(crate) warnings: Vec<String>,
@@ -54,6 +58,11 @@ impl Board {
     /// Something stands in the way.
     pub(crate) fn blocked(&self, reason: String) {
         self.change(|facts| facts.blocked = Some(reason));
+    }
+
+    /// A change that may be none; returns whether it is one.
+    pub(crate) fn change_if(&self, change: impl FnOnce(&mut Facts) -> bool) {
+        self.facts.send_if_modified(change);
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Facts)) {

@@ -14,6 +14,7 @@ mod dispatch;
 mod ends;
 mod follow;
 mod notices;
+mod packet_filter;
 mod peer_filter;
 mod place;
 mod planes;
@@ -44,6 +45,7 @@ use crate::{status, systemd};
 use board::Board;
 use room::Room;
 
+pub(crate) use packet_filter::name_of;
 pub(crate) use place::{claim_for, find as find_place};
 use session::Sessions;
 pub(crate) use sources::{Usable, store_of, usable};
@@ -77,11 +79,6 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "loden agent starts");
     if !options.without_effect.is_empty() {
         tracing::warn!(flags = options.without_effect.join(", "), "flags without effect in this release");
-    }
-    if options.ip_masq {
-        tracing::warn!(
-            "--ip-masq: this release does not masquerade itself; FLANNEL_IPMASQ=true is written as asked, and rules that flanneld left stay in force"
-        );
     }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = store_of(&options.etcd)?;

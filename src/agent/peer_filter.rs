@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use lease::Family;
 use overlay::{Changer, Filter, FilterSpec, Kernel, KernelError, Reconciler, State};
 
 use crate::metrics::Metrics;
@@ -31,6 +32,7 @@ impl PeerFilter {
     pub(super) async fn new<K: Kernel>(wanted: bool, reconciler: &Reconciler<K>) -> Self {
         let spec = reconciler.desired().vtep().map(|vtep| FilterSpec {
             device: vtep.name.clone(),
+            family: Family::of(vtep.local),
             vni: vtep.vni,
             port: vtep.port,
             subnet_len: reconciler.peers().local().subnet_len,
@@ -134,7 +136,7 @@ impl PeerFilter {
     pub(super) async fn view(&mut self) -> Option<status::Filter> {
         let spec = self.spec.as_ref()?;
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let table = overlay::table_name(&spec.device);
+        let table = spec.table();
         let (there, wanted) = self.filter.as_ref().map(Filter::elements).unwrap_or_default();
         let dropped = match &mut self.filter {
             Some(filter) => filter.dropped().await.ok(),

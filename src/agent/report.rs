@@ -83,9 +83,14 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
         held_removals: None,
         stale: facts.stale.is_some(),
         filter: None,
+        packet_filters: Vec::new(),
         config_changes: facts.config_changes,
         warnings: facts.warnings,
     };
+    for standing in facts.packet_filters.into_values() {
+        report.warnings.extend(standing.notes);
+        report.packet_filters.push(standing.filter);
+    }
     if idle {
         report.data_plane.state = status::DataPlaneState::InStep;
     }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::board::{Board, Facts};
 use super::dataplane::Standing;
+use super::packet_filter;
 use crate::http::Readiness;
 use crate::metrics::{LeaseEnd, Metrics};
 use crate::systemd;
@@ -91,8 +92,15 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
         return Readiness::NotReady("the data plane does not answer".to_owned());
     }
     let what_is_known_is_there = matches!(standing, Some(Standing { state: State::Waiting | State::InStep | State::Converging(_), .. }));
+    let filtered = facts.packet_filters.values().find_map(packet_filter::Standing::not_ready);
     let lost = matches!(lease, Some(LeaseState::Lost { .. }));
-    if facts.stale.is_some() && what_is_known_is_there && !lost && facts.blocked.is_none() && facts.subnet_file.is_none() {
+    if facts.stale.is_some()
+        && what_is_known_is_there
+        && !lost
+        && facts.blocked.is_none()
+        && facts.subnet_file.is_none()
+        && filtered.is_none()
+    {
         return Readiness::ReadyBut(STALE.to_owned());
     }
     let in_step = standing.is_some_and(|standing| match standing.state {
@@ -106,9 +114,9 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
         (None, Some(LeaseState::Claiming { reason }), _) if reason.is_empty() => "claiming a lease".to_owned(),
         (None, Some(LeaseState::Claiming { reason }), _) => format!("no lease: {reason}"),
         (None, Some(LeaseState::Lost { reason }), _) => format!("lease lost: {reason}"),
-        (None, Some(LeaseState::Held(_)), _) if in_step => match &facts.subnet_file {
+        (None, Some(LeaseState::Held(_)), _) if in_step => match facts.subnet_file.clone().or(filtered) {
             None => return Readiness::Ready,
-            Some(error) => error.clone(),
+            Some(error) => error,
         },
         (None, Some(LeaseState::Held(_)), Some(Standing { state, .. })) => state.to_string(),
         (None, ..) => "starting".to_owned(),

@@ -19,6 +19,7 @@ use super::dataplane::{Job, Standing};
 use super::dispatch::dispatch;
 use super::ends::{self, UNDERLAY_PAUSE};
 use super::follow;
+use super::packet_filter;
 use super::place::{self, Place};
 use super::planes::Planes;
 use super::remember::{self, Known, Running};
@@ -120,6 +121,10 @@ impl Sessions {
         });
         tasks.spawn(dispatch(self.store.clone(), Arc::clone(&planes), entry.key, tell));
         tasks.spawn(subnet_file::keep(self.options.subnet_file.clone(), content, self.board.clone(), Arc::clone(&self.metrics)));
+        for spec in packet_filter::specs(&self.options, config, entry.key) {
+            packet_filter::announce(&spec, &self.board);
+            tasks.spawn(packet_filter::keep(spec, self.options.resync, self.board.clone(), Arc::clone(&self.metrics)));
+        }
         if let Some(path) = self.options.state_file.clone() {
             let (config_key, config) = (config_key.clone(), text.clone());
             tasks.spawn(Running { path, config_key, config, planes: Arc::clone(&planes), lease: lease.clone() }.keep());
@@ -301,6 +306,7 @@ impl Drop for Clear {
                 config,
                 config_changes: _,
                 subnet_file,
+                packet_filters,
                 stale: _,
                 warnings: _,
             } = facts;
@@ -308,6 +314,7 @@ impl Drop for Clear {
             *planes = None;
             *config = None;
             *subnet_file = None;
+            packet_filters.clear();
         });
     }
 }

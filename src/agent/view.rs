@@ -121,6 +121,7 @@ fn peers<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Peer> {
         let overlay::Peer { subnet, mac, dst } = peer;
         let address = subnet.address();
         // Of a direct peer there is only a route.
+        let mac = mac.filter(|_| desired.near(dst).is_none());
         let neighbour = desired.neighbour(address).and_then(|want| {
             let have = observed.neighbours.get(&address);
             entry(Key::Neighbour(address), have.is_some(), have == Some(&want))

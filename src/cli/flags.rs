@@ -190,6 +190,18 @@ pub(super) struct RouteFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Filter")]
 pub(super) struct FilterFlags {
+    /// Masquerade what leaves the overlay, and tell CNI and Docker so by the subnet file
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) ip_masq: bool,
+    /// Masquerade without fully random ports
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) ip_masq_fully_random_disable: bool,
+    /// Let the overlay's traffic through, also where another program's forward chain drops it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_parser = go_bool)]
+    pub(super) iptables_forward_rules: bool,
+    /// Seconds between two looks at what iptables-legacy holds; all else tells of its changes
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(super) iptables_resync: u64,
     /// Drop VXLAN packets that come from no known peer, or carry a source that does not belong behind it (needs nf_tables, Linux 5.17)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
     pub(super) vxlan_peers_only: bool,
@@ -225,22 +237,10 @@ fn level(text: &str) -> Result<i32, String> {
     text.parse().map_err(|_| format!("{text:?} is no level: a number is wanted, 0 to 5"))
 }
 
-/// What flanneld takes and this release does not act on yet. `--ip-masq` alone has an effect: `FLANNEL_IPMASQ` follows it.
+/// What flanneld takes and this release does not act on yet.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Accepted for later")]
 pub(super) struct LaterFlags {
-    /// Masquerade traffic that leaves the overlay. For now only told to CNI and Docker, by the subnet file
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
-    pub(super) ip_masq: bool,
-    /// Masquerade without fully random ports
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
-    pub(super) ip_masq_fully_random_disable: bool,
-    /// Let the overlay's traffic through the forward chain
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_parser = go_bool)]
-    pub(super) iptables_forward_rules: bool,
-    /// Seconds between two looks at the filter rules
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    pub(super) iptables_resync: u64,
     /// Take leases from Kubernetes instead of etcd
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
     pub(super) kube_subnet_mgr: bool,
@@ -281,10 +281,6 @@ impl LaterFlags {
     /// The flags that were given something else than their default and have no effect yet.
     pub(super) fn without_effect(&self) -> Vec<&'static str> {
         let Self {
-            ip_masq,
-            ip_masq_fully_random_disable,
-            iptables_forward_rules,
-            iptables_resync,
             kube_subnet_mgr,
             kube_api_url,
             kubeconfig_file,
@@ -295,10 +291,6 @@ impl LaterFlags {
             log_backtrace_at,
         } = self;
         [
-            (*ip_masq, "--ip-masq"),
-            (*ip_masq_fully_random_disable, "--ip-masq-fully-random-disable"),
-            (!*iptables_forward_rules, "--iptables-forward-rules"),
-            (*iptables_resync != 5, "--iptables-resync"),
             (*kube_subnet_mgr, "--kube-subnet-mgr"),
             (kube_api_url.is_some(), "--kube-api-url"),
             (kubeconfig_file.is_some(), "--kubeconfig-file"),

@@ -32,8 +32,14 @@ pub struct Options {
     pub guard: Guard,
     /// Where the overlay's routes go.
     pub routes: RouteOptions,
-    /// What `FLANNEL_IPMASQ` says.
+    /// Whether what leaves the overlay is masqueraded: `FLANNEL_IPMASQ` says so too.
     pub ip_masq: bool,
+    /// Whether that is done with ports that cannot be guessed.
+    pub fully_random: bool,
+    /// Whether the overlay's packets are let through where another program drops them.
+    pub forward_rules: bool,
+    /// How often what tells nobody of its changes is looked at.
+    pub resync: Duration,
     /// Whether VXLAN comes in from known peers only.
     pub vxlan_peers_only: bool,
     /// Whether the tunnel's packets are kept out of connection tracking.
@@ -181,14 +187,14 @@ impl TryFrom<AgentFlags> for Options {
         let HealthFlags { healthz_ip, healthz_port } = health;
         let LoggingFlags { verbosity, version: _ } = logging;
         let RouteFlags { route_table, route_rule_priority, ip_blackhole_route } = routes;
-        let FilterFlags { vxlan_peers_only, notrack } = filter;
+        let FilterFlags { ip_masq, ip_masq_fully_random_disable, iptables_forward_rules, iptables_resync, vxlan_peers_only, notrack } =
+            filter;
         let etcd = EtcdOptions::try_from(etcd)?;
         let state_file = state_file.map_or_else(|| Some(state_file_of(&subnet_file)), |StateFile(path)| path);
         if state_file.as_ref().is_some_and(|state| *state == subnet_file || *state == crate::status::socket_path(&subnet_file)) {
             return Err(OptionsError::StateFile);
         }
         let mut without_effect = later.without_effect();
-        without_effect.extend(notrack.then_some("--notrack"));
         without_effect.extend(etcd.tls_without_effect());
         Ok(Self {
             etcd,
@@ -201,7 +207,10 @@ impl TryFrom<AgentFlags> for Options {
                 table: route_table.map(|id| RouteTable { id, priority: route_rule_priority }),
                 blackhole: ip_blackhole_route,
             },
-            ip_masq: later.ip_masq,
+            ip_masq,
+            fully_random: !ip_masq_fully_random_disable,
+            forward_rules: iptables_forward_rules,
+            resync: Duration::from_secs(iptables_resync.max(1)),
             vxlan_peers_only,
             notrack,
             healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),

@@ -20,7 +20,7 @@ const OURS: [&str; 9] = [
 ];
 
 /// What is not as flanneld has it, or not to be seen from the flag's help.
-const NOTES: [(&str, &str); 18] = [
+const NOTES: [(&str, &str); 17] = [
     ("etcd-cafile", "flanneld ignores it without certificate and key."),
     ("etcd-password", "The agent takes it off its command line within milliseconds. flanneld leaves it there."),
     ("etcd-password-file", "One line. Read again for every connection."),
@@ -32,13 +32,12 @@ const NOTES: [(&str, &str); 18] = [
         "route-table",
         "Any number but 0, 253, 254 and 255. The rule is for destinations in the Network, and bears protocol 76, as the routes do.",
     ),
-    ("notrack", "No effect yet."),
+    ("notrack", "Off by default: it gains nothing that could be measured."),
     ("vxlan-peers-only", "See [operations](operations.md#peer-filter)."),
     ("healthz-port", "`/readyz` says whether the data plane has been verified; flanneld's only that it once wrote its file."),
     ("v", "`RUST_LOG` wins."),
     ("version", "No variable."),
-    ("ip-masq", "For now `FLANNEL_IPMASQ` in the subnet file alone."),
-    ("iptables-resync", "There will be nothing to poll."),
+    ("iptables-resync", "flanneld runs the iptables program that often."),
     ("ip-blackhole-route", "From the start; flanneld puts it a few seconds later. The containers' own routes go before it."),
     ("vmodule", "Of flanneld's logger; says nothing to ours."),
     ("log_backtrace_at", "The same."),

@@ -1,5 +1,5 @@
-//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, other routes and rules, its filter
-//! table, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
+//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, other routes and rules, the filter
+//! tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
 //! forwarding, which others may need.
 
 use std::fmt::Write;
@@ -8,8 +8,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use lease::{Backend, LeaseStore, Subnet};
-use overlay::{Kernel, Kind, Netlink, Observed, Op, Scope};
+use overlay::{Kernel, Kind, Netlink, Observed, Op, OurTable, Scope};
 
+use super::filters;
 use crate::agent::{store_of, usable};
 use crate::cli::Options;
 use crate::conflicts::{self, LiveFlanneld};
@@ -29,7 +30,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
     }
     super::run(async {
         let mut out = String::new();
-        let mut filtered = overlay::filtered_devices().await?;
+        let mut filters = filters::candidates(options, &flannel_devices()?).await?;
         for name in flannel_devices()? {
             let (mut kernel, observed) = look(&name).await?;
             match is_ours(&name, &observed, options).await {
@@ -41,7 +42,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
                     writeln!(out, "{}", op.on(&name))?;
                 }
                 Ok(false) => {
-                    filtered.retain(|device| *device != name);
+                    filters.retain(|table| table.device != name);
                     writeln!(out, "# {name} is left alone: it is not this network's VTEP")?;
                 }
                 Err(error) => {
@@ -50,7 +51,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
             }
         }
         remove_routes(options, &mut out).await?;
-        drop_filters(&filtered, &mut out).await?;
+        filters::remove(&filters, &mut out).await?;
         let socket = status::socket_path(&options.subnet_file);
         for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut out)?;
@@ -78,30 +79,29 @@ async fn remove_routes(options: &Options, out: &mut String) -> anyhow::Result<()
     Ok(())
 }
 
-/// Takes from our devices, which stay, what flanneld would not have there: filter tables, and that they have no link-local address.
-pub(super) async fn give_back_devices(options: &Options, out: &mut String) -> anyhow::Result<()> {
-    let mut filtered = overlay::filtered_devices().await?;
+/// Gives our devices, which stay, the link-local addresses back that flanneld's have.
+pub(super) async fn allow_link_locals(options: &Options, out: &mut String) -> anyhow::Result<()> {
     for name in flannel_devices()? {
         let (_, observed) = look(&name).await?;
-        if !is_ours(&name, &observed, options).await? {
-            filtered.retain(|device| *device != name);
-        } else if let Some(device) = observed.device.filter(|device| device.no_link_local)
+        if is_ours(&name, &observed, options).await?
+            && let Some(device) = observed.device.filter(|device| device.no_link_local)
             && overlay::allow_link_local(device.index).await?
         {
             writeln!(out, "ip link set {name} addrgenmode eui64")?;
         }
     }
-    drop_filters(&filtered, out).await
+    Ok(())
 }
 
-/// Removes the tables of those of ours, and of those whose device is gone.
-async fn drop_filters(devices: &[String], out: &mut String) -> anyhow::Result<()> {
-    for device in devices.iter().filter(|device| vni_of(device).is_some()) {
-        if overlay::remove_filter(device).await? {
-            writeln!(out, "nft delete table ip {}", overlay::table_name(device))?;
+/// The filters of ours, while the devices stay.
+pub(super) async fn our_filters(options: &Options) -> anyhow::Result<Vec<OurTable>> {
+    let mut filters = filters::candidates(options, &flannel_devices()?).await?;
+    for name in flannel_devices()? {
+        if !is_ours(&name, &look(&name).await?.1, options).await? {
+            filters.retain(|table| table.device != name);
         }
     }
-    Ok(())
+    Ok(filters)
 }
 
 /// The names of the devices that are named as VTEPs are.
@@ -112,7 +112,7 @@ fn flannel_devices() -> anyhow::Result<Vec<String>> {
 }
 
 /// The VNI in a VTEP's name.
-fn vni_of(name: &str) -> Option<u32> {
+pub(super) fn vni_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("flannel.").or_else(|| name.strip_prefix("flannel-v6."))?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }

@@ -8,8 +8,8 @@ use lease::Subnet;
 use overlay::Leftover;
 use tokio::time::{Instant, sleep};
 
-use super::cleanup::{give_back_devices, remove};
-use super::networks;
+use super::cleanup::{allow_link_locals, our_filters, remove};
+use super::{filters, networks};
 use crate::cli::Options;
 use crate::status;
 
@@ -35,27 +35,35 @@ pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver>
         let mut text = String::new();
         let until = Instant::now() + wait;
         let networks = networks(options).await?;
-        let left = loop {
-            let left = take_away(&networks, &mut text).await?;
-            if left.is_empty() || Instant::now() >= until {
-                break left;
+        let filters = our_filters(options).await?;
+        let (left, filtered) = loop {
+            let (left, filtered) = (take_away(&networks, &mut text).await?, filters::replaced(&filters, &networks).await?);
+            if left.is_empty() && filtered || Instant::now() >= until {
+                break (left, filtered);
             }
             sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
         };
-        give_back_devices(options, &mut text).await?;
+        if filtered {
+            filters::remove(&filters, &mut text).await?;
+        }
+        allow_link_locals(options, &mut text).await?;
         for path in [Some(status::socket_path(&options.subnet_file)), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut text)?;
         }
         for Leftover { command, waits_for, .. } in &left {
             writeln!(text, "# left, as {}: {command}", waits_for.as_deref().unwrap_or_default())?;
         }
-        if !left.is_empty() {
-            writeln!(text, "# run this again once flanneld has put its routes, or with --wait SECONDS")?;
+        if !filtered {
+            writeln!(text, "# left, as flanneld has no rules of its own yet: the packet filter")?;
+        }
+        let complete = left.is_empty() && filtered;
+        if !complete {
+            writeln!(text, "# run this again once flanneld has put its own, or with --wait SECONDS")?;
         }
         if text.is_empty() {
             text.push_str("# nothing of ours is here that flanneld does not manage\n");
         }
-        Ok(HandedOver { text, complete: left.is_empty() })
+        Ok(HandedOver { text, complete })
     })
 }
 

@@ -1,6 +1,7 @@
 //! The commands besides the agent: what they do is done once, and said.
 
 mod cleanup;
+mod filters;
 mod handover;
 mod plan;
 mod release;

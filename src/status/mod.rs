@@ -16,8 +16,8 @@ pub use client::{AskError, ask, is_ready, show};
 pub use endpoint::BindError;
 pub use render::render;
 pub use report::{
-    ConfigChanges, Count, DataPlane, DataPlaneState, EntryState, Fight, Filter, Heal, Held, Lease, LeaseState, Peer, PeerState, Rejected,
-    Report, Store, StoreState, Underlay, Vtep,
+    ConfigChanges, Count, DataPlane, DataPlaneState, EntryState, Fight, Filter, Heal, Held, Lease, LeaseState, PacketFilter, Peer,
+    PeerState, Rejected, Report, Store, StoreState, Underlay, Vtep,
 };
 pub use server::{Asked, Server};
 

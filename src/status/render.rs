@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::report::{
-    ConfigChanges, Count, DataPlane, DataPlaneState, EntryState, Filter, Lease, LeaseState, Peer, PeerState, Report, Store, StoreState,
-    Underlay, Vtep,
+    ConfigChanges, Count, DataPlane, DataPlaneState, EntryState, Filter, Lease, LeaseState, PacketFilter, Peer, PeerState, Report, Store,
+    StoreState, Underlay, Vtep,
 };
 use crate::fields::listed;
 
@@ -99,7 +99,12 @@ fn facts(report: &Report, out: &mut Lines) {
     if let Some(Filter { table, in_step, trouble: _, elements, wanted, dropped }) = &report.filter {
         let state = if *in_step { "in step" } else { "NOT in step" };
         let dropped = dropped.map_or_else(String::new, |dropped| format!(", {dropped} packets dropped"));
-        rows.push(["filter".to_owned(), format!("table ip {table}, {state}: {elements} of {wanted} sources let in{dropped}")]);
+        rows.push(["filter".to_owned(), format!("table {table}, {state}: {elements} of {wanted} sources let in{dropped}")]);
+    }
+    for PacketFilter { table, in_step, trouble: _, accepts_in } in &report.packet_filters {
+        let state = if *in_step { "in step" } else { "NOT in step" };
+        let accepts_in = if accepts_in.is_empty() { String::new() } else { format!("; rules in {}", accepts_in.join(", ")) };
+        rows.push(["packet filter".to_owned(), format!("table {table}, {state}{accepts_in}")]);
     }
     let ConfigChanges { followed, followed_at_unix_ms, waiting: _ } = &report.config_changes;
     if let Some(at) = followed_at_unix_ms {

@@ -52,6 +52,9 @@ pub struct Report {
     /// The peer filter, where it is asked for.
     #[serde(default)]
     pub filter: Option<Filter>,
+    /// The packet filter: masquerade and forwarding, a family each.
+    #[serde(default)]
+    pub packet_filters: Vec<PacketFilter>,
     /// What has changed in the network configuration since the start.
     #[serde(default)]
     pub config_changes: ConfigChanges,
@@ -295,10 +298,23 @@ pub struct Held {
     pub reason: String,
 }
 
+/// The packet filter of one family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketFilter {
+    /// Its nf_tables table, with its family.
+    pub table: String,
+    /// Whether the kernel holds it as it should be.
+    pub in_step: bool,
+    /// Why not.
+    pub trouble: Option<String>,
+    /// Others' forward chains that would drop, and so hold rules of ours.
+    pub accepts_in: Vec<String>,
+}
+
 /// The peer filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// Its nf_tables table, of family ip.
+    /// Its nf_tables table, with its family.
     pub table: String,
     /// Whether the kernel holds it as it should be.
     pub in_step: bool,

@@ -55,6 +55,7 @@ pub(super) fn report() -> Report {
         held_removals: None,
         stale: false,
         filter: None,
+        packet_filters: vec![],
         config_changes: ConfigChanges::default(),
         warnings: vec![],
     }

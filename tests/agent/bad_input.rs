@@ -120,11 +120,12 @@ fn a_subnet_file_that_cannot_be_written_is_named_and_written_as_soon_as_it_can_b
 fn flags_without_effect_are_named_in_one_warning_and_variables_count_as_flags_do() -> Result<()> {
     let world = World::new()?;
     let host = world.lab.host("h1")?;
-    let options = world.options()?.args(["-iptables-resync=7", "-ip-blackhole-route"]).env("FLANNELD_IP_MASQ", "true");
+    let options =
+        world.options()?.args(["-kube-api-url=https://192.0.2.1"]).env("FLANNELD_IP_MASQ", "true").env("FLANNELD_KUBECONFIG_FILE", "/none");
     let mut member = Member::on(host, options)?;
     member.agent.wait_ready(PATIENCE)?;
     ensure!(member.log_lines(&["WARN", "flags without effect"]) == 1, "{}", member.agent.log());
-    ensure!(member.log_lines(&["WARN", "ip-blackhole-route", "iptables-resync"]) == 1, "{}", member.agent.log());
+    ensure!(member.log_lines(&["WARN", "kube-api-url", "kubeconfig-file"]) == 1, "{}", member.agent.log());
     ensure!(member.host.read(SUBNET_FILE)?.contains("FLANNEL_IPMASQ=true"));
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! The way to the kernel's nf_tables: transactions, dumps of our table, notifications.
+//! The way to the kernel's nf_tables: transactions, dumps, notifications.
 
+use netlink_packet_core::DecodeError;
 use nix::errno::Errno;
 
+use super::TableId;
 use super::message::{GETCHAIN, GETRULE, GETSET, GETTABLE, Heard, Request, Seen, del_table, get_elements, heard, table_of, transaction};
 use crate::kernel::{Answer, KernelError, Message, Messages, Question, Received, Refusal, Socket, ask, read_answer};
 
@@ -20,7 +22,6 @@ const LARGEST: usize = 8 * 1024 * 1024;
 
 /// Two sockets: requests and notifications.
 pub(super) struct Door {
-    table: String,
     requests: Socket,
     events: Socket,
     number: u32,
@@ -29,10 +30,10 @@ pub(super) struct Door {
 
 impl Door {
     /// Opens the sockets in the calling thread's network namespace. Notifications are kept from now on.
-    pub(super) fn open(table: String) -> Result<Self, KernelError> {
+    pub(super) fn open() -> Result<Self, KernelError> {
         let events = Socket::for_filter_events(GROUP)?;
         let requests = Socket::for_filter(LARGEST)?;
-        Ok(Self { table, port: requests.port()?, requests, events, number: 0 })
+        Ok(Self { port: requests.port()?, requests, events, number: 0 })
     }
 
     /// The socket's number that the kernel knows our changes by.
@@ -86,56 +87,72 @@ impl Door {
         }
     }
 
-    /// The table as it is, with or without its elements.
-    pub(super) async fn look(&mut self, elements: bool) -> Result<Seen, KernelError> {
+    /// A table as it is, with or without its elements.
+    pub(super) async fn look(&self, table: &TableId, elements: bool) -> Result<Seen, KernelError> {
         let mut seen = Seen::default();
+        let mut take = |message: &Message<'_>| seen.take(message, table);
         for kind in [GETTABLE, GETCHAIN, GETSET, GETRULE] {
-            self.dump(&Request::new(kind, 0, &self.table, |_| ()), &mut seen).await?;
+            dump(&Request::new(kind, 0, table, |_| ()), &mut take).await?;
         }
         if elements {
             for set in seen.frame.sets.keys().cloned().collect::<Vec<_>>() {
-                self.dump(&get_elements(&self.table, &set), &mut seen).await?;
+                dump(&get_elements(table, &set), |message| seen.take(message, table)).await?;
             }
         }
         Ok(seen)
     }
 
-    async fn dump(&self, request: &Request, seen: &mut Seen) -> Result<(), KernelError> {
-        let part = whole(request).await?;
-        let mut messages = part.iter().flat_map(|bytes| Messages::new(bytes));
-        messages.try_for_each(|message| seen.take(&message?, &self.table)).map_err(malformed(LOOK))
-    }
-
-    /// Deletes the table. False if there was none.
-    pub(super) async fn remove(&mut self) -> Result<Result<bool, Refusal>, KernelError> {
-        Ok(match self.transact(&[del_table(&self.table)]).await? {
+    /// Deletes a table. False if there was none.
+    pub(super) async fn remove(&mut self, table: &TableId) -> Result<Result<bool, Refusal>, KernelError> {
+        Ok(match self.transact(&[del_table(table)]).await? {
             Ok(()) => Ok(true),
             Err(Refusal { errno: Errno::ENOENT, .. }) => Ok(false),
             Err(refusal) => Err(refusal),
         })
     }
 
-    /// Waits for a notification. Cancel safe: what is not returned is still in the socket.
-    pub(super) async fn wait(&mut self, heard: &mut Vec<Heard>) -> Result<(), KernelError> {
-        let received = self.events.wait(EVENTS).await?;
-        take_in(&received, &self.table, heard);
+    /// Waits for notifications. Cancel safe: what is not returned is still in the socket.
+    pub(super) async fn wait(&mut self, take: impl FnOnce(Told<'_>)) -> Result<(), KernelError> {
+        take(told(self.events.wait(EVENTS).await?));
         Ok(())
     }
 
     /// The notifications that are there already.
-    pub(super) fn take(&mut self, heard: &mut Vec<Heard>) -> Result<(), KernelError> {
+    pub(super) fn take(&mut self, mut take: impl FnMut(Told<'_>)) -> Result<(), KernelError> {
         while let Some(received) = self.events.take(EVENTS)? {
-            take_in(&received, &self.table, heard);
+            take(told(received));
         }
         Ok(())
     }
 }
 
-/// The names of all tables of our family.
-pub(super) async fn tables() -> Result<Vec<String>, KernelError> {
-    let part = whole(&Request::new(GETTABLE, 0, "", |_| ())).await?;
-    let names = part.iter().flat_map(|bytes| Messages::new(bytes)).map(|message| table_of(&message?));
-    Ok(names.collect::<Result<Vec<_>, _>>().map_err(malformed(LOOK))?.into_iter().flatten().collect())
+/// What the kernel told unasked: a datagram, or that some were lost.
+pub(super) type Told<'a> = Option<&'a [u8]>;
+
+fn told(received: Received<'_>) -> Told<'_> {
+    match received {
+        Received::Datagram(datagram) => Some(datagram),
+        Received::Overrun => None,
+    }
+}
+
+/// All tables there are, of every family.
+pub(super) async fn tables() -> Result<Vec<TableId>, KernelError> {
+    let mut tables = Vec::new();
+    let take = |message: &Message<'_>| {
+        tables.extend(table_of(message)?);
+        Ok(())
+    };
+    dump(&Request::of_family(GETTABLE, 0, 0, |_| ()), take).await?;
+    Ok(tables)
+}
+
+/// Takes in each message of a dump, once it is there as a whole.
+pub(super) async fn dump(request: &Request, take: impl FnMut(&Message<'_>) -> Result<(), DecodeError>) -> Result<(), KernelError> {
+    let part = whole(request).await?;
+    let mut take = take;
+    let mut messages = part.iter().flat_map(|bytes| Messages::new(bytes));
+    messages.try_for_each(|message| take(&message?)).map_err(malformed(LOOK))
 }
 
 /// A dump's messages, as bytes: one that is begun anew must not be taken in twice.
@@ -156,16 +173,16 @@ async fn whole(request: &Request) -> Result<Vec<Vec<u8>>, KernelError> {
     Ok(part)
 }
 
-fn take_in(received: &Received<'_>, table: &str, all: &mut Vec<Heard>) {
-    match received {
-        Received::Datagram(datagram) => datagram_says(datagram, table, all),
-        // What was lost may have been about our table.
-        Received::Overrun => all.push(Heard::Table),
+/// What is told of a table. What was lost may have been about it.
+pub(super) fn take_in(told: Told<'_>, table: &TableId, all: &mut Vec<Heard>) {
+    match told {
+        Some(datagram) => datagram_says(datagram, table, all),
+        None => all.push(Heard::Table),
     }
 }
 
 /// What a datagram of notifications says of our table. One that cannot be read is as good as lost.
-pub(super) fn datagram_says(datagram: &[u8], table: &str, all: &mut Vec<Heard>) {
+pub(super) fn datagram_says(datagram: &[u8], table: &TableId, all: &mut Vec<Heard>) {
     for message in Messages::new(datagram) {
         match message.and_then(|message| heard(&message, table)) {
             Ok(heard) => all.extend(heard),
@@ -174,6 +191,6 @@ pub(super) fn datagram_says(datagram: &[u8], table: &str, all: &mut Vec<Heard>) 
     }
 }
 
-fn malformed(call: &'static str) -> impl Fn(netlink_packet_core::DecodeError) -> KernelError {
+fn malformed(call: &'static str) -> impl Fn(DecodeError) -> KernelError {
     move |error| KernelError::Protocol { call, reason: format!("a message of the kernel cannot be decoded: {error}") }
 }

@@ -6,9 +6,8 @@ use netlink_packet_core::DecodeError;
 
 use super::attribute::{Attributes, attributes, find, number, text};
 
-/// The first register of 16 bytes, and the second of four bytes that lies within it: what a concatenation is put together in.
+/// The first register of 16 bytes.
 pub(super) const REGISTER: u32 = 1;
-pub(super) const REGISTER_BEHIND: u32 = 9;
 
 /// What an offset counts from (`enum nft_payload_bases`).
 pub(super) const NETWORK: u32 = 1;
@@ -16,12 +15,19 @@ pub(super) const TRANSPORT: u32 = 2;
 /// Behind the UDP header. Known since Linux 5.17.
 pub(super) const INNER: u32 = 3;
 
-/// `NFT_META_L4PROTO`.
+/// `NFT_META_MARK`, `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
+pub(super) const MARK: u32 = 3;
+pub(super) const NFPROTO: u32 = 15;
 pub(super) const L4PROTO: u32 = 16;
 
-/// Verdicts: `NF_DROP`, `NFT_JUMP`, `NFT_RETURN`.
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY` (include/uapi/linux/netfilter/nf_nat.h, v6.18).
+pub(super) const FULLY_RANDOM: u32 = 1 << 4;
+
+/// Verdicts: `NF_DROP`, `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`, `NFT_RETURN`.
 pub(super) const DROP: i32 = 0;
+pub(super) const ACCEPT: i32 = 1;
 pub(super) const JUMP: i32 = -3;
+pub(super) const GOTO: i32 = -4;
 pub(super) const RETURN: i32 = -5;
 
 const LIST_ELEM: u16 = 1;
@@ -41,15 +47,19 @@ pub(super) enum Expr {
     Payload { register: u32, base: u32, offset: u32, len: u32 },
     /// Goes on if the register holds this, or does not.
     Compare { equal: bool, value: Vec<u8> },
-    /// Keeps the bits of the second register that are in the mask.
-    Mask { mask: Vec<u8> },
+    /// Keeps the bits of a register that are in the mask.
+    Mask { register: u32, mask: Vec<u8> },
     /// Goes on if the registers' content is in a set.
     Lookup { set: String },
     /// Counts packets.
     Counter,
+    /// Gives the packet this host's address as source, and ends the rule.
+    Masquerade { flags: u32 },
+    /// Keeps the packet from connection tracking.
+    Notrack,
     /// Ends the rule.
     Verdict { code: i32, chain: Option<String> },
-    /// What no rule of ours has.
+    /// What no rule of ours has. Of what iptables left in its own form, the name as well: `target REJECT`, `match comment`.
     Other(String),
 }
 
@@ -69,6 +79,8 @@ impl Expr {
             Self::Mask { .. } => "bitwise",
             Self::Lookup { .. } => "lookup",
             Self::Counter => "counter",
+            Self::Masquerade { .. } => "masq",
+            Self::Notrack => "notrack",
             Self::Verdict { .. } => "immediate",
             Self::Other(name) => name,
         }
@@ -98,9 +110,9 @@ impl Expr {
                 data.number(2, u32::from(!equal));
                 data.nest(3, |data| data.bytes(DATA_VALUE, value));
             }
-            Self::Mask { mask } => {
-                data.number(1, REGISTER_BEHIND);
-                data.number(2, REGISTER_BEHIND);
+            Self::Mask { register, mask } => {
+                data.number(1, *register);
+                data.number(2, *register);
                 data.number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
                 data.nest(4, |data| data.bytes(DATA_VALUE, mask));
                 data.nest(5, |data| data.bytes(DATA_VALUE, &vec![0; mask.len()]));
@@ -109,7 +121,8 @@ impl Expr {
                 data.text(1, set);
                 data.number(2, REGISTER);
             }
-            Self::Counter | Self::Other(_) => {}
+            Self::Masquerade { flags: 0 } | Self::Notrack | Self::Counter | Self::Other(_) => {}
+            Self::Masquerade { flags } => data.number(1, *flags),
             Self::Verdict { code, chain } => {
                 data.number(1, 0);
                 data.nest(2, |data| {
@@ -131,7 +144,11 @@ pub(super) fn decode(list: &[u8]) -> Result<Vec<Read>, DecodeError> {
         let (_, element) = element?;
         let name = text(element, EXPR_NAME)?.unwrap_or_default();
         let data = find(element, EXPR_DATA)?.unwrap_or_default();
-        let expr = known(&name, data)?.unwrap_or(Expr::Other(name));
+        let expr = match (known(&name, data)?, name.as_str()) {
+            (Some(expr), _) => expr,
+            (None, "match" | "target") => Expr::Other(format!("{name} {}", text(data, 1)?.unwrap_or_default())),
+            (None, _) => Expr::Other(name),
+        };
         let packets = if expr == Expr::Counter { find(data, 2)?.and_then(|packets| packets.try_into().ok()) } else { None };
         Ok(Read { expr, packets: packets.map(u64::from_be_bytes) })
     };
@@ -147,14 +164,17 @@ fn known(name: &str, data: &[u8]) -> Result<Option<Expr>, DecodeError> {
         "payload" => Some(Expr::Payload { register: number(1)?, base: number(2)?, offset: number(3)?, len: number(4)? }),
         "cmp" if number(1)? == REGISTER && number(2)? <= 1 => Some(Expr::Compare { equal: number(2)? == 0, value: value(3)? }),
         // The sixth is the operation: 0 is and, with a mask, and exclusive or, with nothing.
-        "bitwise" if [number(1)?, number(2)?, number(6)?] == [REGISTER_BEHIND, REGISTER_BEHIND, 0] && value(5)?.iter().all(|b| *b == 0) => {
-            Some(Expr::Mask { mask: value(4)? })
+        "bitwise" if number(1)? == number(2)? && number(6)? == 0 && value(5)?.iter().all(|b| *b == 0) => {
+            Some(Expr::Mask { register: number(1)?, mask: value(4)? })
         }
         // The third is a map's; the fifth says that what is not in the set goes on.
         "lookup" if [number(2)?, number(3)?, number(5)?] == [REGISTER, 0, 0] => {
             Some(Expr::Lookup { set: text(data, 1)?.unwrap_or_default() })
         }
         "counter" => Some(Expr::Counter),
+        // The second and the third are a range of ports.
+        "masq" if number(2)? == 0 && number(3)? == 0 => Some(Expr::Masquerade { flags: number(1)? }),
+        "notrack" => Some(Expr::Notrack),
         "immediate" if number(1)? == 0 => {
             let verdict = find(find(data, 2)?.unwrap_or_default(), DATA_VERDICT)?.unwrap_or_default();
             let code = find(verdict, VERDICT_CODE)?.and_then(|code| code.try_into().ok()).map(i32::from_be_bytes);
@@ -175,9 +195,12 @@ mod tests {
             Expr::Meta { key: L4PROTO },
             Expr::Payload { register: REGISTER, base: INNER, offset: 34, len: 4 },
             Expr::Compare { equal: false, value: vec![0, 0, 1] },
-            Expr::Mask { mask: vec![255, 255, 255, 0] },
+            Expr::Mask { register: 9, mask: vec![255, 255, 255, 0] },
             Expr::Lookup { set: "pass24".to_owned() },
             Expr::Counter,
+            Expr::Masquerade { flags: 0 },
+            Expr::Masquerade { flags: FULLY_RANDOM },
+            Expr::Notrack,
             Expr::Verdict { code: JUMP, chain: Some("vxlan".to_owned()) },
             Expr::Verdict { code: DROP, chain: None },
         ];

@@ -1,59 +1,28 @@
-//! The table less its elements: its chains, its sets, its rules. What is wanted, and what is there, are values of one type.
-//!
-//! ```text
-//! chain input { type filter hook input priority raw; policy accept;
-//!     udp dport PORT jump vxlan
-//! }
-//! chain vxlan {
-//!     @ih,32,24 != VNI return
-//!     @ih,160,16 0x800 ip saddr . @ih,272,32 & 255.255.255.0 @pass24 return
-//!     @ih,160,16 0x800 ip saddr . @ih,272,32 & 255.255.255.255 @pass32 return
-//!     counter drop
-//! }
-//! ```
-//!
-//! The hook is the host's own input, where fragments have been put together, before connection tracking is confirmed. What comes
-//! for another VNI of the port is another overlay's. One set for each prefix length, and a hash each: one set of intervals would do for
-//! all of them, but its look-ups take time with its size, and each change copies it (`nft_set_pipapo.c`).
+//! A table less its elements: its chains, its sets, its rules. What is wanted, and what is there, are values of one type.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 
-use lease::Vni;
+use super::expr::{ACCEPT, DROP, Expr, FULLY_RANDOM, GOTO, JUMP, L4PROTO, MARK, NETWORK, RETURN, TRANSPORT};
 
-use super::expr::{DROP, Expr, INNER, JUMP, L4PROTO, NETWORK, REGISTER, REGISTER_BEHIND, RETURN, TRANSPORT};
+/// Hooks (include/uapi/linux/netfilter.h, v6.18): `NF_INET_PRE_ROUTING` and so on.
+pub(super) const PREROUTING: u32 = 0;
+pub(super) const INPUT: u32 = 1;
+pub(super) const FORWARD: u32 = 2;
+pub(super) const OUTPUT: u32 = 3;
+pub(super) const POSTROUTING: u32 = 4;
 
-/// `NF_INET_LOCAL_IN` (include/uapi/linux/netfilter.h, v6.18).
-const HOOK_INPUT: u32 = 1;
-/// `NF_IP_PRI_RAW` (include/uapi/linux/netfilter_ipv4.h): before what others decide by.
-const PRIORITY_RAW: i32 = -300;
-/// `NF_ACCEPT`.
-const POLICY_ACCEPT: u32 = 1;
-/// `IPPROTO_UDP`.
-const UDP: u8 = 17;
+/// Priorities (include/uapi/linux/netfilter_ipv4.h, v6.18): `NF_IP_PRI_RAW`, before connection tracking and what others decide by;
+/// `NF_IP_PRI_FILTER`; `NF_IP_PRI_NAT_SRC`.
+pub(super) const RAW: i32 = -300;
+pub(super) const FILTER: i32 = 0;
+pub(super) const SRCNAT: i32 = 100;
 
-/// Bytes from the VXLAN header on: its VNI (RFC 7348 §5), the inner frame's type, the inner IPv4 packet's source.
-const VXLAN: u32 = 8;
-const ETHERNET: u32 = 14;
-const VNI_AT: u32 = 4;
-const ETHERTYPE_AT: u32 = VXLAN + 12;
-const SOURCE_AT: u32 = VXLAN + ETHERNET + 12;
-/// The outer IPv4 packet's source (RFC 791 §3.1).
-const OUTER_SOURCE_AT: u32 = 12;
-/// `ETH_P_IP`.
-const IPV4: [u8; 2] = [0x08, 0x00];
+/// Policies: `NF_DROP`, `NF_ACCEPT`.
+pub(super) const POLICY_DROP: u32 = 0;
+pub(super) const POLICY_ACCEPT: u32 = 1;
 
-const _: () = assert!(ETHERTYPE_AT * 8 == 160 && SOURCE_AT * 8 == 272);
-
-pub(super) const CHAIN_INPUT: &str = "input";
-pub(super) const CHAIN_VXLAN: &str = "vxlan";
-
-/// nft's number for `ipv4_addr`; a concatenation's are put together, six bits each (libnftnl, nft `datatype.h`).
-const TYPE_IPV4: u32 = 7;
-const TYPE_BITS: u32 = 6;
-
-/// The table less its elements.
+/// A table less its elements.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Frame {
     /// The table's flags; 1 is dormant.
@@ -70,9 +39,10 @@ pub(super) struct Chain {
     pub(super) base: Option<Base>,
 }
 
-/// Where a chain hangs.
+/// Where a chain hangs, and of which type it is: "filter" or "nat".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Base {
+    pub(super) kind: String,
     pub(super) hook: u32,
     pub(super) priority: i32,
     pub(super) policy: u32,
@@ -86,69 +56,35 @@ pub(super) struct Set {
     pub(super) key_len: u32,
 }
 
-/// The name of the set with the prefixes of a length.
-pub(super) fn set_name(len: u8) -> String {
-    format!("pass{len}")
-}
-
-/// The prefix length of the set with this name.
-pub(super) fn set_len(name: &str) -> Option<u8> {
-    let len = name.strip_prefix("pass")?.parse().ok().filter(|len| *len <= 32)?;
-    (set_name(len) == name).then_some(len)
-}
-
-impl Frame {
-    /// What is wanted for a tunnel, with prefixes of these lengths.
-    pub(super) fn wanted(vni: Vni, port: u16, lens: &BTreeSet<u8>) -> Self {
-        let input = Base { hook: HOOK_INPUT, priority: PRIORITY_RAW, policy: POLICY_ACCEPT };
-        let set = Set { flags: 0, key_type: (TYPE_IPV4 << TYPE_BITS) | TYPE_IPV4, key_len: 8 };
-        let verdict = |code| Expr::Verdict { code, chain: None };
-        let load = |register, base, offset, len| Expr::Payload { register, base, offset, len };
-        let to_port = vec![
-            Expr::Meta { key: L4PROTO },
-            Expr::Compare { equal: true, value: vec![UDP] },
-            load(REGISTER, TRANSPORT, 2, 2),
-            Expr::Compare { equal: true, value: port.to_be_bytes().to_vec() },
-            Expr::Verdict { code: JUMP, chain: Some(CHAIN_VXLAN.to_owned()) },
-        ];
-        let [_, vni @ ..] = vni.get().to_be_bytes();
-        let other_vni = vec![load(REGISTER, INNER, VNI_AT, 3), Expr::Compare { equal: false, value: vni.to_vec() }, verdict(RETURN)];
-        let known = |len: &u8| {
-            vec![
-                load(REGISTER, INNER, ETHERTYPE_AT, 2),
-                Expr::Compare { equal: true, value: IPV4.to_vec() },
-                load(REGISTER, NETWORK, OUTER_SOURCE_AT, 4),
-                load(REGISTER_BEHIND, INNER, SOURCE_AT, 4),
-                Expr::Mask { mask: mask(*len).octets().to_vec() },
-                Expr::Lookup { set: set_name(*len) },
-                verdict(RETURN),
-            ]
-        };
-        let vxlan = [other_vni].into_iter().chain(lens.iter().map(known)).chain([vec![Expr::Counter, verdict(DROP)]]);
-        Self {
-            flags: 0,
-            chains: [(CHAIN_INPUT, Some(input)), (CHAIN_VXLAN, None)].map(|(name, base)| (name.to_owned(), Chain { base })).into(),
-            sets: lens.iter().map(|len| (set_name(*len), set.clone())).collect(),
-            rules: [(CHAIN_INPUT.to_owned(), vec![to_port]), (CHAIN_VXLAN.to_owned(), vxlan.collect())].into(),
-        }
+impl Base {
+    /// One that lets through what its rules do not stop.
+    pub(super) fn accepting(kind: &str, hook: u32, priority: i32) -> Self {
+        Self { kind: kind.to_owned(), hook, priority, policy: POLICY_ACCEPT }
     }
 }
 
-fn mask(len: u8) -> Ipv4Addr {
-    Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0))
+impl Frame {
+    /// With this chain and its rules.
+    pub(super) fn with(mut self, name: &str, base: Option<Base>, rules: Vec<Vec<Expr>>) -> Self {
+        self.chains.insert(name.to_owned(), Chain { base });
+        self.rules.insert(name.to_owned(), rules);
+        self
+    }
 }
 
-/// Prints as nft lists it.
+/// Prints as nft takes it: bytes of a packet by their place.
 impl fmt::Display for Frame {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { flags: _, chains, sets, rules } = self;
-        for name in sets.keys() {
-            write!(out, "set {name} {{ type ipv4_addr . ipv4_addr; }} ")?;
+        for (name, Set { flags: _, key_type, key_len }) in sets {
+            write!(out, "set {name} {{ key {key_type}, {key_len} bytes; }} ")?;
         }
-        for name in chains.keys().rev() {
+        for (name, Chain { base }) in chains {
             write!(out, "chain {name} {{ ")?;
-            if chains.get(name).is_some_and(|chain| chain.base.is_some()) {
-                out.write_str("type filter hook input priority raw; policy accept; ")?;
+            if let Some(Base { kind, hook, priority, policy }) = base {
+                let hook = ["prerouting", "input", "forward", "output", "postrouting"].get(usize::try_from(*hook).unwrap_or(usize::MAX));
+                let policy = if *policy == POLICY_DROP { "drop" } else { "accept" };
+                write!(out, "type {kind} hook {} priority {priority}; policy {policy}; ", hook.unwrap_or(&"?"))?;
             }
             for rule in rules.get(name).into_iter().flatten() {
                 write_rule(out, rule)?;
@@ -161,54 +97,50 @@ impl fmt::Display for Frame {
 
 fn write_rule(out: &mut fmt::Formatter<'_>, rule: &[Expr]) -> fmt::Result {
     for expr in rule {
-        match expr {
-            Expr::Meta { .. } => {}
-            Expr::Payload { base: TRANSPORT, .. } => out.write_str("udp dport ")?,
-            Expr::Payload { base: NETWORK, .. } => out.write_str("ip saddr . ")?,
-            Expr::Payload { offset, len, .. } => write!(out, "@ih,{},{} ", offset * 8, len * 8)?,
-            Expr::Compare { value, .. } if value == &[UDP] => {}
-            Expr::Compare { equal, value } => {
-                let number = value.iter().fold(0_u32, |number, byte| (number << 8) | u32::from(*byte));
-                write!(out, "{}{number:#x} ", if *equal { "" } else { "!= " })?;
-            }
-            Expr::Mask { mask } => match <[u8; 4]>::try_from(mask.as_slice()) {
-                Ok(mask) => write!(out, "& {} ", Ipv4Addr::from(mask))?,
-                Err(_) => out.write_str("& … ")?,
-            },
-            Expr::Lookup { set } => write!(out, "@{set} ")?,
-            Expr::Counter => out.write_str("counter ")?,
-            Expr::Verdict { code: JUMP, chain } => write!(out, "jump {}; ", chain.as_deref().unwrap_or_default())?,
-            Expr::Verdict { code: DROP, .. } => out.write_str("drop; ")?,
-            Expr::Verdict { .. } => out.write_str("return; ")?,
-            Expr::Other(name) => write!(out, "{name} … ")?,
-        }
+        write_expr(out, expr)?;
     }
-    Ok(())
+    out.write_str("; ")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_frame_prints_as_nft_lists_it() {
-        let frame = Frame::wanted(Vni::new(1).unwrap(), 8472, &[24, 32].into());
-        assert_eq!(
-            frame.to_string(),
-            "set pass24 { type ipv4_addr . ipv4_addr; } set pass32 { type ipv4_addr . ipv4_addr; } \
-             chain vxlan { @ih,32,24 != 0x1 return; \
-             @ih,160,16 0x800 ip saddr . @ih,272,32 & 255.255.255.0 @pass24 return; \
-             @ih,160,16 0x800 ip saddr . @ih,272,32 & 255.255.255.255 @pass32 return; \
-             counter drop; } \
-             chain input { type filter hook input priority raw; policy accept; udp dport 0x2118 jump vxlan; } "
-        );
-    }
-
-    #[test]
-    fn sets_are_known_by_their_names() {
-        assert_eq!(set_len(&set_name(24)), Some(24));
-        for other in ["pass", "pass33", "pass024", "pass+4", "other24"] {
-            assert_eq!(set_len(other), None, "{other}");
+fn write_expr(out: &mut fmt::Formatter<'_>, expr: &Expr) -> fmt::Result {
+    match expr {
+        Expr::Meta { key: MARK } => out.write_str("meta mark "),
+        Expr::Meta { key: L4PROTO } => out.write_str("meta l4proto "),
+        Expr::Meta { key } => write!(out, "meta {key} "),
+        Expr::Payload { register: _, base, offset, len } => {
+            let base = match *base {
+                NETWORK => "nh",
+                TRANSPORT => "th",
+                _ => "ih",
+            };
+            write!(out, "@{base},{},{} ", offset * 8, len * 8)
         }
+        Expr::Compare { equal, value } => write!(out, "{}{} ", if *equal { "" } else { "!= " }, hex(value)),
+        Expr::Mask { register: _, mask } => write!(out, "& {} ", hex(mask)),
+        Expr::Lookup { set } => write!(out, "@{set} "),
+        Expr::Counter => out.write_str("counter "),
+        Expr::Masquerade { flags: FULLY_RANDOM } => out.write_str("masquerade fully-random"),
+        Expr::Masquerade { .. } => out.write_str("masquerade"),
+        Expr::Notrack => out.write_str("notrack"),
+        Expr::Verdict { code, chain } => {
+            let chain = chain.as_deref().unwrap_or_default();
+            match *code {
+                JUMP => write!(out, "jump {chain}"),
+                GOTO => write!(out, "goto {chain}"),
+                DROP => out.write_str("drop"),
+                ACCEPT => out.write_str("accept"),
+                RETURN => out.write_str("return"),
+                other => write!(out, "verdict {other}"),
+            }
+        }
+        Expr::Other(name) => write!(out, "{name} … "),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = "0x".to_owned();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }

@@ -3,9 +3,25 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use lease::Subnet;
+use lease::{Family, Subnet};
+
+use super::family::facts;
+
+/// The longest prefix of any family.
+const LONGEST: u8 = 128;
+
+/// The name of the set with the prefixes of a length.
+pub(super) fn set_name(len: u8) -> String {
+    format!("pass{len}")
+}
+
+/// The prefix length of the set with this name.
+pub(super) fn set_len(name: &str) -> Option<u8> {
+    let len = name.strip_prefix("pass")?.parse().ok().filter(|len| *len <= LONGEST)?;
+    (set_name(len) == name).then_some(len)
+}
 
 /// A host on the underlay, and a prefix that containers' packets out of its tunnel may come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,15 +29,15 @@ pub struct Pass {
     /// The prefix' length in bits. First, so that a set's elements stand together.
     pub len: u8,
     /// The host's underlay address: the outer source.
-    pub from: Ipv4Addr,
+    pub from: IpAddr,
     /// The prefix' address: the inner source under the prefix' mask.
-    pub inner: Ipv4Addr,
+    pub inner: IpAddr,
 }
 
 impl Pass {
     /// A host may send from its own underlay address: a process there answers a container from it.
-    fn own(from: Ipv4Addr) -> Self {
-        Self { len: 32, from, inner: from }
+    fn own(from: IpAddr) -> Self {
+        Self { len: facts(Family::of(from)).bits, from, inner: from }
     }
 }
 
@@ -33,19 +49,27 @@ impl fmt::Display for Pass {
 }
 
 /// All that may come in, with the number of reasons for each, and the peers' addresses that it was made from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Wanted {
-    peers: BTreeMap<Subnet, Ipv4Addr>,
+    family: Family,
+    peers: BTreeMap<Subnet, IpAddr>,
     passes: BTreeMap<Pass, u32>,
 }
 
 impl Wanted {
+    pub(super) fn new(family: Family) -> Self {
+        Self { family, peers: BTreeMap::new(), passes: BTreeMap::new() }
+    }
+
     /// The peer with this subnet is at this address, or there is none. Tells what is no longer as it was.
     ///
-    /// What is no IPv4 cannot come in over this network, and so gets no pass.
+    /// What is of another family cannot come in over this network, and so gets no pass.
     pub(super) fn put(&mut self, subnet: Subnet, at: Option<IpAddr>, touch: &mut impl FnMut(Pass)) {
-        let IpAddr::V4(inner) = subnet.address() else { return };
-        let at = at.and_then(|at| if let IpAddr::V4(at) = at { Some(at) } else { None });
+        let inner = subnet.address();
+        if Family::of(inner) != self.family {
+            return;
+        }
+        let at = at.filter(|at| Family::of(*at) == self.family);
         let before = match at {
             Some(at) => self.peers.insert(subnet, at),
             None => self.peers.remove(&subnet),
@@ -91,10 +115,18 @@ mod tests {
     }
 
     #[test]
+    fn sets_are_known_by_their_names() {
+        assert_eq!(set_len(&set_name(24)), Some(24));
+        for other in ["pass", "pass129", "pass024", "pass+4", "other24"] {
+            assert_eq!(set_len(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn a_host_with_two_subnets_keeps_its_own_address_until_the_last_is_gone() {
         let (a, b) = ("10.5.2.0/24".parse().unwrap(), "10.5.3.0/24".parse().unwrap());
         let at = Some("192.168.77.2".parse().unwrap());
-        let mut wanted = Wanted::default();
+        let mut wanted = Wanted::new(Family::V4);
         wanted.put(a, at, &mut |_| ());
         wanted.put(b, at, &mut |_| ());
         let all = ["24 192.168.77.2 . 10.5.2.0", "24 192.168.77.2 . 10.5.3.0", "32 192.168.77.2 . 192.168.77.2"];
@@ -108,7 +140,7 @@ mod tests {
     #[test]
     fn a_peer_that_moved_touches_what_was_and_what_is_and_one_that_did_not_touches_nothing() {
         let subnet = "10.5.2.0/24".parse().unwrap();
-        let mut wanted = Wanted::default();
+        let mut wanted = Wanted::new(Family::V4);
         wanted.put(subnet, Some("192.168.77.2".parse().unwrap()), &mut |_| ());
         let mut touched = Vec::new();
         wanted.put(subnet, Some("192.168.77.2".parse().unwrap()), &mut |pass| touched.push(pass));

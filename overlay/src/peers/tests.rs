@@ -126,6 +126,25 @@ fn a_host_that_does_not_use_vxlan_is_no_peer_and_no_bad_record() {
 }
 
 #[test]
+fn on_a_host_gw_host_others_of_its_kind_are_peers_and_vxlan_ones_are_not() {
+    let host_gw = |n| {
+        with(host(n), |record| {
+            record.backend = BackendType::HostGw;
+            record.vtep = None;
+        })
+    };
+    let mut set = Set::new();
+    let local = Local { vtep: None, ..set.peers.local().clone() };
+    set.peers = Peers::new(local, Guard::DEFAULT);
+    let nowhere = with(host_gw(5), |record| record.public_ip = None);
+    set.snapshot([host_gw(2), host(3), host_gw(4), nowhere]);
+    assert_eq!(set.subnets(), ["10.5.2.0/24", "10.5.4.0/24"].map(str::to_owned).into());
+    assert!(set.desired.peers().all(|peer| peer.mac.is_none()));
+    assert!(set.reason("10.5.5.0-24").contains("lacks PublicIP"));
+    assert!(set.peers.take_notices().contains(&Notice::OtherBackend(host(3).key, BackendType::Vxlan)));
+}
+
+#[test]
 fn the_last_good_record_stays_in_force_until_the_lease_goes() {
     let mut set = Set::new();
     let broken = Entry { record: Err(RecordError::Json("x".to_owned())), ..host(2) };

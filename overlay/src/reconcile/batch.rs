@@ -115,6 +115,12 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             }
             counts.applied += done;
+            if ops.contains(&Op::EnableForwarding { ipv6: true }) {
+                tracing::info!(
+                    "IPv6 forwarding switched on: interfaces with accept_ra=1 take no router advertisements from now on; \
+                     set net.ipv6.conf.INTERFACE.accept_ra=2 where this host has its address or default route from them"
+                );
+            }
             if repair {
                 counts.heals += 1;
                 self.remember(Heal { at: SystemTime::now(), key, ops: ops.to_vec() });

@@ -198,8 +198,11 @@ impl<K: Kernel> Reconciler<K> {
             self.settle(&batch, failures, now);
             step.applied = started.elapsed().saturating_sub(planned);
         }
-        step.more =
-            !self.dirty.is_empty() || self.settled || (self.peers.is_complete() && !self.doomed.is_empty()) || self.dump_is_due(now);
+        step.more = !self.dirty.is_empty()
+            || self.settled
+            || self.ways.have_changed()
+            || (self.peers.is_complete() && !self.doomed.is_empty())
+            || self.dump_is_due(now);
         Ok(step)
     }
 
@@ -232,7 +235,7 @@ impl<K: Kernel> Reconciler<K> {
             self.compare(Cause::Kernel);
             self.dump_cost = started.elapsed();
             // What was not told may have been of the ways, too.
-            self.ways.changed();
+            self.ways_changed();
         }
         self.ask_ways(now).await
     }

@@ -45,7 +45,7 @@ impl<K: Kernel> Reconciler<K> {
                     self.dump_wanted = true;
                 }
                 Event::Underlay => self.underlay_changed = true,
-                Event::Ways => self.ways.changed(),
+                Event::Ways => self.ways_changed(),
                 // What hung on it went with it, and the kernel may have told of that first. The repair is the device's alone.
                 Event::DeviceGone => {
                     self.retries.forgive();

@@ -33,9 +33,9 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// Says that the answers may be others now.
-    pub(super) fn changed(&mut self) {
-        self.changed = true;
+    /// Whether that has been said, and is not on the clock yet.
+    pub(super) fn have_changed(&self) -> bool {
+        self.changed
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
@@ -53,6 +53,11 @@ impl Ways {
 }
 
 impl<K: Kernel> Reconciler<K> {
+    /// The answers may be others now, where anything was asked.
+    pub(super) fn ways_changed(&mut self) {
+        self.ways.changed = self.desired.ground().direct != Direct::Never;
+    }
+
     /// A peer came or changed, if it is a peer's key: it has to be asked about before its route is planned.
     pub(super) fn ask_about(&mut self, keys: impl IntoIterator<Item = Key>) {
         if self.desired.ground().direct != Direct::Never {

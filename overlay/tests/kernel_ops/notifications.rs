@@ -1,6 +1,6 @@
 //! What others do is told, and what the kernel does not tell is known to be lost.
 
-use overlay::{Event, FdbTo, Kernel, Observed, Scope};
+use overlay::{Event, FdbTo, Kernel, Observed, Op, RuleKey, Scope};
 
 use crate::common::{in_namespace, json, sh, with_vtep};
 use overlay::contract::{Family, apply, events};
@@ -259,4 +259,38 @@ fn waiting_ends_with_the_event_and_loses_none_when_it_is_dropped() {
         kernel.wait_events(&mut told).await.unwrap();
         assert_eq!(told, [Event::Fdb { mac: Family::V4.mac(2), to: None }]);
     });
+}
+
+#[test]
+fn what_may_change_the_ways_to_other_hosts_is_told_and_what_we_do_is_not() {
+    for family in Family::BOTH {
+        in_namespace(|| async move {
+            sh("ip link add up0 type bridge && ip link set up0 up");
+            let ip = family.ip();
+            let mut kernel = overlay::Netlink::open(Scope { ways: true, ..family.scope() }).unwrap();
+            // Without the address, whose IPv6 routes the kernel makes when its work queue comes to it.
+            let create: Vec<Op> = family.create().into_iter().filter(|op| !matches!(op, Op::PutAddress(_))).collect();
+            apply(&mut kernel, &create).await;
+            events(&mut kernel);
+            let own = [Op::PutRule(RuleKey { priority: 9, to: family.network(), table: 77, at_least: None })];
+            apply(&mut kernel, &[&family.puts(2), &own[..]].concat()).await;
+            let told = events(&mut kernel);
+            assert!(!told.contains(&Event::Ways), "{told:?}");
+            let near = format!("{}/{}", family.underlay(2), family.full_mask());
+            for change in [
+                format!("ip {ip} route add {near} dev up0"),
+                format!("ip {ip} route add {near} dev up0 table 99"),
+                format!("ip {ip} rule add to {near} lookup 99"),
+                format!("ip {ip} rule del to {near} lookup 99"),
+                format!("ip {ip} address add {} dev up0", family.underlay(1)),
+                format!("ip {ip} address del {}/{} dev up0", family.underlay(1), family.full_mask()),
+                "ip link set up0 down".to_owned(),
+                "ip link del up0".to_owned(),
+            ] {
+                sh(&change);
+                let told = events(&mut kernel);
+                assert!(told.contains(&Event::Ways), "{change}: {told:?}");
+            }
+        });
+    }
 }

@@ -1,7 +1,7 @@
 //! The laws of the plan, over random grounds, peers and kernels; and the reconciler's one law: whatever happens, in whatever
 //! order, it ends in step.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod case;
 mod reconciler;

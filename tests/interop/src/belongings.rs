@@ -8,9 +8,10 @@ use testkit::Host;
 /// How each kind is listed. Counters and times are left out where the tool can.
 const LISTS: &[(&str, &str)] = &[
     ("links", "ip -o link show | cut -d: -f2 | sort"),
-    ("addresses", "ip -o addr show | sed 's/^[0-9]*: //; s/valid_lft.*//' | sort"),
-    ("IPv4 routes", "ip route show table all | sort"),
-    ("IPv6 routes", "ip -6 route show table all | sed 's/ expires [0-9]*sec//' | grep -v fe80: | sort"),
+    // Link-local ones come and go by themselves, with their routes.
+    ("addresses", "ip -o addr show scope global | sed 's/^[0-9]*: //; s/valid_lft.*//' | sort"),
+    ("IPv4 routes", "ip -4 route show table all | sort"),
+    ("IPv6 routes", "ip -6 route show table all | sed 's/ expires [0-9]*sec//' | grep -v 'f[ef][08]0::' | sort"),
     ("IPv4 rules", "ip rule show"),
     ("IPv6 rules", "ip -6 rule show"),
     ("neighbours", "ip neigh show nud permanent | sort"),

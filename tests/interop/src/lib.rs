@@ -7,6 +7,7 @@
 
 mod belongings;
 mod case;
+mod changeover;
 mod docker;
 mod dropin;
 mod families;

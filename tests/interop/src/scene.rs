@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use testkit::world::{CONFIG, Member, PATIENCE, VTEP, World};
-use testkit::{AgentOptions, Container, Entry, Mesh, wait_for};
+use testkit::world::{CONFIG, Member, PATIENCE, SUBNET_FILE, SUBNETS, VTEP, World};
+use testkit::{AgentOptions, Container, Entry, Host, Mesh, wait_for};
 
 use crate::Agents;
 use crate::outside::Knocks;
@@ -31,11 +31,11 @@ impl Party {
         self.member.agent.wait_ready(PATIENCE)
     }
 
-    /// What an operator compares before and after: the subnet file's bytes, the VTEP's MAC and index, the lease's key.
+    /// What the host is to the others and to its containers.
     pub(crate) fn identity(&self) -> Result<Identity> {
-        let (index, mac) = self.member.vtep_identity()?;
-        let subnet_file = self.member.host.read(testkit::world::SUBNET_FILE)?;
-        Ok(Identity { subnet_file, mac, index, key: self.member.key()? })
+        let host = &self.member.host;
+        let devices = host.run(&["sh", "-c", "ip -o link show type vxlan | sed 's/: <.*ether/ with/; s/ brd.*//'"])?;
+        Ok(Identity { subnet_file: host.read(SUBNET_FILE)?, devices })
     }
 
     /// Its subnet, less the last byte: `10.5.17`.
@@ -45,13 +45,13 @@ impl Party {
     }
 }
 
-/// What a host is to the others and to its containers.
+/// What a host is to the others and to its containers: what an operator compares before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
+    /// The subnet file's bytes.
     pub(crate) subnet_file: String,
-    pub(crate) mac: String,
-    pub(crate) index: u64,
-    pub(crate) key: String,
+    /// Index, name and MAC of each VXLAN device.
+    pub(crate) devices: String,
 }
 
 /// All of it.
@@ -91,8 +91,7 @@ impl Scene {
         let name = format!("{}{}", if which == Which::Flanneld { 'f' } else { 'l' }, self.parties.len() + 1);
         let host = self.world.lab.host(&name)?;
         if which == Which::Flanneld {
-            // flanneld leaves that to whoever sets the host up; loden switches it on itself.
-            host.run(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"])?;
+            forward(&host)?;
         }
         let mut member = Member::on(host, self.options(which)?)?;
         member.agent.wait_ready(PATIENCE)?;
@@ -142,7 +141,7 @@ impl Scene {
 
     /// The leases as they stand in the store.
     pub(crate) fn leases(&self) -> Result<Vec<Entry>> {
-        self.world.etcd.get_prefix(testkit::world::SUBNETS)
+        self.world.etcd.get_prefix(SUBNETS)
     }
 
     /// Waits until nothing with this text is left on anybody's VTEP; how long that took.
@@ -157,4 +156,9 @@ impl Scene {
         }
         Ok(start.elapsed())
     }
+}
+
+/// Switches forwarding on. flanneld leaves that to whoever sets the host up; loden does it itself.
+pub(crate) fn forward(host: &Host) -> Result<()> {
+    host.run(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"]).map(drop)
 }

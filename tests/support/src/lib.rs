@@ -39,6 +39,7 @@ mod hands;
 mod host;
 mod http;
 mod lab;
+pub mod matrix;
 mod mesh;
 mod monitor;
 mod namespace;

@@ -40,9 +40,9 @@ pub(super) struct Address {
     pub(super) scope: u8,
 }
 
-/// Whose address a message is about.
-pub(super) fn address_of(message: &Message<'_>) -> Result<IfIndex, DecodeError> {
-    AddressHeader::parse(message.payload()).map(|header| IfIndex(header.index))
+/// Whose address a message is about, and whether it is an IPv4 one.
+pub(super) fn address_of(message: &Message<'_>) -> Result<(IfIndex, bool), DecodeError> {
+    AddressHeader::parse(message.payload()).map(|header| (IfIndex(header.index), header.family == AddressFamily::Inet))
 }
 
 /// Reads an address message, if it is of this interface or any is asked for. `IFA_LOCAL` is the interface's own where it differs from

@@ -154,13 +154,15 @@ impl Watch {
     }
 
     fn address(&self, message: &Message<'_>, events: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let index = entry::address_of(message)?;
+        let (index, ipv4) = entry::address_of(message)?;
         self.underlay(index, events);
         if Some(index) != self.index() {
-            self.ways_changed(events);
-            // Our direct routes may have been out of it: see below.
-            if self.scope.ways && message.message_type() == RTM_DELADDR {
-                lost(events);
+            if ipv4 == self.scope.network.is_ipv4() {
+                self.ways_changed(events);
+                // Our direct routes may have been out of it: see below.
+                if ipv4 && self.scope.ways && message.message_type() == RTM_DELADDR {
+                    lost(events);
+                }
             }
             return Ok(());
         }

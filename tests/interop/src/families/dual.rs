@@ -1,23 +1,22 @@
 //! IPv6 beside IPv4, and alone.
 
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
 
-use anyhow::{Context, Result, bail, ensure};
-use ipnetwork::IpNetwork;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use testkit::wait_for;
-use testkit::world::PATIENCE;
+use testkit::world::{PATIENCE, SUBNET_FILE};
 
 use super::defects::{Outcome, beside, soon};
-use super::mesh::whole;
 use crate::case::cases;
+use crate::changeover::{Changeover, hand_to};
 use crate::peer::Which::{self, Flanneld, Loden};
-use crate::scene::{Party, Scene};
+use crate::scene::Scene;
 use crate::{Agents, Case, Report};
 
 pub(crate) const CASES: &[Case] = cases![
     in_a_dual_stack_network_hosts_of_both_kinds_reach_each_other_by_both_families,
-    a_takeover_in_a_dual_stack_network_keeps_both_subnets_and_devices,
+    a_takeover_and_a_rollback_in_a_dual_stack_network_lose_no_packet_of_either_family,
     in_a_dual_stack_network_the_subnet_file_announces_what_both_devices_carry,
     in_an_ipv6_only_network_each_host_has_a_lease_of_its_own,
 ];
@@ -29,57 +28,41 @@ const IPV6_ONLY: &str = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"
 const INNER: u16 = 1500 - 70;
 
 fn in_a_dual_stack_network_hosts_of_both_kinds_reach_each_other_by_both_families(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("dual-stack");
     let mut scene = Scene::new(agents, DUAL, &[])?;
     scene.join_all(&[Flanneld, Loden, Flanneld, Loden])?;
-    let addresses = six(&scene)?;
-    reach(&scene, &addresses, report);
-    let small = scene.whole(PATIENCE);
-    report.gate(
-        "all containers reach all by IPv4",
-        small.is_ok(),
-        small.map_or_else(|error| format!("{error:#}"), |took| format!("{took:.1?}")),
-    );
+    reached(&scene, "all containers reach all", report);
     Ok(())
 }
 
-fn a_takeover_in_a_dual_stack_network_keeps_both_subnets_and_devices(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("dual-stack");
-    let mut scene = Scene::new(agents, DUAL, &[])?;
-    scene.join_all(&[Flanneld, Loden])?;
-    let addresses = six(&scene)?;
-    let links = |scene: &mut Scene| scene.first()?.member.host.run(&["sh", "-c", "ip -o link show type vxlan | sed 's/mtu [0-9]*//'"]);
-    let (before, key) = (links(&mut scene)?, scene.leases()?.iter().map(|lease| lease.key.clone()).collect::<Vec<_>>());
-    for which in [Loden, Flanneld] {
-        let options = scene.options(which)?;
-        scene.first()?.replace(which, options)?;
-        let after = links(&mut scene)?;
-        report.gate(format!("{which} in the other's place: both devices are as they were"), after == before, after);
-        let keys: Vec<_> = scene.leases()?.iter().map(|lease| lease.key.clone()).collect();
-        report.gate("the leases too", keys == key, format!("{keys:?}"));
-        reach(&scene, &addresses, report);
-        whole(&scene, "all containers reach all by IPv4", report);
+fn a_takeover_and_a_rollback_in_a_dual_stack_network_lose_no_packet_of_either_family(agents: &Agents, report: &mut Report) -> Result<()> {
+    let mut play = Changeover::new(agents, DUAL, &[], &[Flanneld, Flanneld, Loden])?;
+    reached(&play.scene, "all containers reach all", report);
+    for (which, what, mtu) in [(Loden, "loden in flanneld's place", (1450, 1430)), (Flanneld, "flanneld in loden's place", (1430, 1450))] {
+        let (old, new) = play.streamed(what, report, |scene| hand_to(scene, which))?;
+        // flanneld announces more than flannel-v6.1 carries.
+        let right = new == old.replace(&format!("MTU={}", mtu.0), &format!("MTU={}", mtu.1));
+        report.gate("the subnet file is the same but for FLANNEL_MTU", right && old != new, format!("{old:?} → {new:?}"));
     }
+    reached(&play.scene, "then all containers reach all", report);
     Ok(())
 }
 
 fn in_a_dual_stack_network_the_subnet_file_announces_what_both_devices_carry(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("dual-stack");
-    let fault = ("S17: IPv6 under the tunnel takes 70 bytes, not 50", "the subnet file announces 1430");
+    let fault = ("S17: IPv6 under the tunnel takes 70 bytes, not 50", "device and subnet file say 1430");
     beside(agents, report, fault, |agents, which| {
         let mut scene = Scene::new(agents, DUAL, &[])?;
         let member = &scene.join(which)?.member;
-        Ok(soon("device and subnet file say 1430", || {
+        Ok(soon("both say 1430", || {
             let links = member.host.ip_json(&["link", "show", "dev", "flannel-v6.1"])?;
-            let (device, file) = (links.pointer("/0/mtu").and_then(Value::as_u64), member.host.subnet_env()?.mtu()?);
-            ensure!(device == Some(INNER.into()) && file == INNER, "flannel-v6.1 has {device:?}, the subnet file announces {file}");
+            let device = links.pointer("/0/mtu").and_then(Value::as_u64).unwrap_or(0);
+            let file = member.host.subnet_env()?.mtu()?;
+            ensure!(device == u64::from(INNER) && file == INNER, "the device has {device}, the subnet file announces {file}");
             Ok(())
         }))
     })
 }
 
 fn in_an_ipv6_only_network_each_host_has_a_lease_of_its_own(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("IPv6-only");
     let fault = ("S24: two hosts in an IPv6-only network", "two leases, and each host has the other's route");
     beside(agents, report, fault, two_of_ipv6_only)
 }
@@ -90,7 +73,7 @@ fn two_of_ipv6_only(agents: &Agents, which: Which) -> Result<Outcome> {
     for name in ["h1", "h2"] {
         let host = scene.world.lab.host(name)?;
         let agent = host.agent(scene.options(which)?)?;
-        wait_for("the subnet file", PATIENCE, || host.read(testkit::world::SUBNET_FILE).map(drop))?;
+        wait_for("the subnet file", PATIENCE, || host.read(SUBNET_FILE).map(drop))?;
         hosts.push((host, agent));
     }
     let outcome = soon("each has the other's route", || {
@@ -102,35 +85,35 @@ fn two_of_ipv6_only(agents: &Agents, which: Which) -> Result<Outcome> {
         Ok(())
     });
     let leases = scene.leases()?;
-    let text = format!("{} leases for two hosts; {}", leases.len(), outcome.text);
+    let text = format!("{} for two hosts; {}", leases.iter().map(|lease| name(&lease.key)).collect::<Vec<_>>().join(" "), outcome.text);
     Ok(Outcome::new(outcome.right && leases.len() == 2, text))
 }
 
-/// Gives the hosts' bridges and containers addresses of the leased IPv6 subnets; the containers' ones.
-fn six(scene: &Scene) -> Result<Vec<Ipv6Addr>> {
-    let one = |Party { container, member, .. }: &Party| {
-        let text = member.host.subnet_env()?.get("FLANNEL_IPV6_SUBNET").context("no FLANNEL_IPV6_SUBNET in the subnet file")?.to_owned();
-        let IpNetwork::V6(bridge) = text.parse()? else { bail!("FLANNEL_IPV6_SUBNET is {text}") };
-        let (gateway, len) = (bridge.ip(), bridge.prefix());
-        let address = Ipv6Addr::from_bits(gateway.to_bits() + 1);
-        member.host.ip_batch(&format!("addr add {gateway}/{len} dev cni0 nodad\n"))?;
-        container.ip_batch(&format!("addr add {address}/{len} dev eth0 nodad\nroute add default via {gateway}\n"))?;
-        Ok(address)
-    };
-    scene.parties.iter().map(one).collect()
+/// The gate that each container reaches each other one by both families: small, and as large as the smaller tunnel carries.
+fn reached(scene: &Scene, wanted: &str, report: &mut Report) {
+    let pings = pings(scene);
+    let seen = pings.as_ref().map_or_else(|error| format!("{error:#}"), |pings| format!("{pings} pings"));
+    report.gate(format!("{wanted} by both families, small and with {INNER} bytes in one piece"), pings.is_ok(), seen);
 }
 
-/// Gates for a small ping from each container to each of these addresses, and for the largest that the tunnel carries.
-fn reach(scene: &Scene, addresses: &[Ipv6Addr], report: &mut Report) {
-    for (party, own) in scene.parties.iter().zip(addresses) {
-        for to in addresses.iter().filter(|to| *to != own) {
-            // 40 of IPv6 and 8 of ICMPv6.
-            for payload in [56, INNER - 48] {
-                let wanted = format!("{} reaches {to} with {} bytes", party.container.name(), payload + 48);
-                // The bridges' addresses are known to the neighbours a moment after they are given.
-                let came = wait_for("an answer", PATIENCE / 4, || party.container.ping(*to, payload, true));
-                report.gate(wanted, came.is_ok(), came.map_or_else(|error| format!("{error:#}"), |()| "an answer".to_owned()));
+/// So many.
+fn pings(scene: &Scene) -> Result<usize> {
+    let mut pings = 0;
+    for from in &scene.parties {
+        for to in scene.parties.iter().filter(|to| to.name() != from.name()).map(|to| &to.container) {
+            // The IP header's bytes, and 8 of ICMP.
+            for (address, header) in [(IpAddr::from(to.address()), 20), (IpAddr::from(to.address_v6()), 40)] {
+                for payload in [56, INNER - header - 8] {
+                    wait_for("an answer", PATIENCE / 4, || from.container.ping(address, payload, true))?;
+                    pings += 1;
+                }
             }
         }
     }
+    Ok(pings)
+}
+
+/// The last part of a key.
+fn name(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
 }

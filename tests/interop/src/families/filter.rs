@@ -16,7 +16,8 @@ use crate::{Agents, Case, Report};
 pub(crate) const CASES: &[Case] =
     cases![in_nftables_form_what_comes_from_outside_is_masqueraded, flushed_rules_are_put_back, flushed_nftables_rules_are_put_back,];
 
-const NFTABLES: &str = r#"{"Network":"10.5.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
+/// flanneld's other form of rules.
+pub(crate) const NFTABLES: &str = r#"{"Network":"10.5.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
 const FLAGS: &[&str] = &["-ip-masq"];
 /// flanneld looks at its iptables rules every five seconds.
 const RESYNC: Duration = Duration::from_secs(8);

@@ -5,8 +5,10 @@ mod direct;
 mod docker;
 mod dual;
 mod filter;
+mod matrix;
 mod mesh;
 mod takeover;
+mod together;
 
 use crate::Family;
 
@@ -15,6 +17,7 @@ pub const FLANNELD: &[Family] = &[
     Family { name: "mesh", cases: mesh::CASES },
     Family { name: "takeover", cases: takeover::TAKEOVER },
     Family { name: "rollback", cases: takeover::ROLLBACK },
+    Family { name: "together", cases: together::CASES },
     Family { name: "device", cases: defects::DEVICE },
     Family { name: "entries", cases: defects::ENTRIES },
     Family { name: "leases", cases: defects::LEASES },
@@ -22,6 +25,7 @@ pub const FLANNELD: &[Family] = &[
     Family { name: "dual", cases: dual::CASES },
     Family { name: "direct", cases: direct::CASES },
     Family { name: "filter", cases: filter::CASES },
+    Family { name: "matrix", cases: matrix::CASES },
 ];
 
 /// Those beside a real Docker.
