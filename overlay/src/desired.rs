@@ -103,6 +103,12 @@ impl Desired {
         if self.near.is_empty() { self.peers.len() } else { self.peers.values().filter(|far| self.is_tunnelled(far)).count() }
     }
 
+    /// How many routes are desired: one for each peer, and the blackhole.
+    #[must_use]
+    pub fn routes(&self) -> usize {
+        self.peers.len() + usize::from(self.ground.blackhole)
+    }
+
     /// How many FDB entries are desired: fewer than neighbours where one host holds more than one subnet.
     #[must_use]
     pub fn macs(&self) -> usize {

@@ -26,7 +26,6 @@ mod peers;
 pub mod plan;
 mod reconcile;
 mod retry;
-mod sweep;
 pub mod underlay;
 mod vtep;
 
@@ -53,5 +52,4 @@ pub use op::Op;
 pub use peers::{Guard, Local, MASS_FLOOR, Notice, Peers, Reject, STRAYS_KNOWN, Verdict, judge};
 pub use reconcile::{BATCH, Counts, Heal, Reconciler, State, Step, Totals, kind_of};
 pub use retry::{FIGHT_AFTER, FIRST_DELAY, LONGEST_DELAY, PEACE_AFTER, Retries, Trouble};
-pub use sweep::remove_routes;
 pub use vtep::{SpecError, device_name, overhead, vtep_spec};

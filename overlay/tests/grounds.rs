@@ -309,11 +309,14 @@ fn all_that_is_ours_can_be_swept_away_and_nothing_else() {
             snapshot(&mut reconciler, family, [2, 3]);
             in_step(&mut reconciler).await;
             drop(reconciler);
-            let commands = overlay::remove_routes(family.network()).await.unwrap();
-            assert_eq!(commands.len(), 5, "three routes, two rules: {commands:#?}");
+            let leftovers = overlay::leftovers(family.network()).await.unwrap();
+            assert_eq!(leftovers.len(), 5, "three routes, two rules: {leftovers:#?}");
+            for leftover in leftovers {
+                leftover.remove().await.unwrap();
+            }
             assert_eq!((ours(family, TABLE), ours(family, 254), rules(family)), (vec![], vec![other.to_owned()], vec![]));
             assert_eq!(json(&format!("ip {ip} -j route show {}", family.subnet(8))).len(), 1);
-            assert!(overlay::remove_routes(family.network()).await.unwrap().is_empty());
+            assert!(overlay::leftovers(family.network()).await.unwrap().is_empty());
         });
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct View {
 
 pub(super) fn desired<K: Kernel>(reconciler: &Reconciler<K>) -> Count {
     let desired = reconciler.desired();
-    Count { neighbours: count(desired.neighbours()), fdb: count(desired.macs()), routes: count(desired.len()) }
+    Count { neighbours: count(desired.neighbours()), fdb: count(desired.macs()), routes: count(desired.routes()) }
 }
 
 pub(super) fn observed(observed: &Observed) -> Count {

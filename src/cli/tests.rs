@@ -144,8 +144,8 @@ fn a_password_comes_from_the_flag_or_from_a_file_of_one_line() {
 
 #[test]
 fn flags_without_effect_yet_are_taken_and_listed() {
-    let options = agent(&["--kube-subnet-mgr", "--ip-masq", "--iptables-resync=5", "--iptables-forward-rules=false", "--vmodule="]);
-    assert_eq!(options.without_effect, ["--kube-subnet-mgr"]);
+    let options = agent(&["--kube-subnet-mgr", "--ip-masq", "--kube-api-url=https://192.0.2.1", "--vmodule="]);
+    assert_eq!(options.without_effect, ["--kube-subnet-mgr", "--kube-api-url"]);
     assert!(options.ip_masq);
 }
 

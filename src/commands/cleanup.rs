@@ -1,5 +1,5 @@
-//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, other routes and rules, the filter
-//! tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
+//! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, other routes and
+//! rules, the filter tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
 //! forwarding, which others may need.
 
 use std::fmt::Write;
