@@ -79,8 +79,19 @@ async fn remove_routes(options: &Options, out: &mut String) -> anyhow::Result<()
     Ok(())
 }
 
-/// Gives our devices, which stay, the link-local addresses back that flanneld's have.
-pub(super) async fn allow_link_locals(options: &Options, out: &mut String) -> anyhow::Result<()> {
+/// The filters of ours, while the devices stay.
+pub(super) async fn our_filters(options: &Options) -> anyhow::Result<Vec<OurTable>> {
+    let mut filters = filters::candidates(options, &flannel_devices()?).await?;
+    for name in flannel_devices()? {
+        if !is_ours(&name, &look(&name).await?.1, options).await? {
+            filters.retain(|table| table.device != name);
+        }
+    }
+    Ok(filters)
+}
+
+/// Takes from our devices, which stay, what flanneld would not have there: that they have no link-local address.
+pub(super) async fn give_back_devices(options: &Options, out: &mut String) -> anyhow::Result<()> {
     for name in flannel_devices()? {
         let (_, observed) = look(&name).await?;
         if is_ours(&name, &observed, options).await?
@@ -91,17 +102,6 @@ pub(super) async fn allow_link_locals(options: &Options, out: &mut String) -> an
         }
     }
     Ok(())
-}
-
-/// The filters of ours, while the devices stay.
-pub(super) async fn our_filters(options: &Options) -> anyhow::Result<Vec<OurTable>> {
-    let mut filters = filters::candidates(options, &flannel_devices()?).await?;
-    for name in flannel_devices()? {
-        if !is_ours(&name, &look(&name).await?.1, options).await? {
-            filters.retain(|table| table.device != name);
-        }
-    }
-    Ok(filters)
 }
 
 /// The names of the devices that are named as VTEPs are.

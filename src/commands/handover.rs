@@ -8,7 +8,7 @@ use lease::Subnet;
 use overlay::Leftover;
 use tokio::time::{Instant, sleep};
 
-use super::cleanup::{allow_link_locals, our_filters, remove};
+use super::cleanup::{give_back_devices, our_filters, remove};
 use super::{filters, networks};
 use crate::cli::Options;
 use crate::status;
@@ -46,7 +46,7 @@ pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver>
         if filtered {
             filters::remove(&filters, &mut text).await?;
         }
-        allow_link_locals(options, &mut text).await?;
+        give_back_devices(options, &mut text).await?;
         for path in [Some(status::socket_path(&options.subnet_file)), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut text)?;
         }

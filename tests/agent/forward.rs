@@ -1,6 +1,7 @@
 //! Others' FORWARD that drops, beside a running agent: iptables-nft, iptables-legacy, a table of somebody's.
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use testkit::world::{Member, PATIENCE, World};
 use testkit::{Container, wait_for};
 
@@ -31,7 +32,10 @@ fn with(commands: &[&[&str]], place: &str) -> Result<()> {
     }
     wait_for("the containers to meet all the same", PATIENCE, || meet(&pair))?;
     member.wait_status("where ours are", |status| {
-        status["packet_filters"][0]["accepts_in"].as_array().is_some_and(|places| places.iter().any(|named| named == place))
+        status
+            .pointer("/packet_filters/0/accepts_in")
+            .and_then(Value::as_array)
+            .is_some_and(|places| places.iter().any(|named| named == place))
     })?;
     member.ensure_ready()?;
     Ok(())
@@ -46,6 +50,18 @@ fn a_policy_of_iptables_nft_that_drops_is_overruled() -> Result<()> {
 #[test]
 fn a_policy_of_iptables_legacy_that_drops_is_overruled() -> Result<()> {
     with(&[&["iptables-legacy", "-P", "FORWARD", "DROP"]], "iptables-legacy filter FORWARD")
+}
+
+#[test]
+fn where_iptables_legacy_has_rules_and_no_program_the_package_is_named_and_nothing_else_suffers() -> Result<()> {
+    let world = World::new()?;
+    let host = world.lab.host("h1")?;
+    host.run(&["iptables-legacy", "-P", "FORWARD", "DROP"])?;
+    host.run(&["sh", "-ec", "for folder in /usr/local/sbin /usr/sbin; do mount -t tmpfs tmpfs $folder; done"])?;
+    let mut member = Member::on(host, world.options()?)?;
+    member.agent.wait_ready(PATIENCE)?;
+    member.wait_status("what to install", |status| status["warnings"].to_string().contains("is not there: install iptables"))?;
+    member.ensure_ready()
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! every change from the kernel's notifications, whoever made it; nothing is polled but what iptables-legacy has, which tells nobody.
 
 mod attribute;
+mod budget;
 mod door;
 mod expr;
 mod family;

@@ -11,13 +11,17 @@ use super::net::{NetSpec, POSTROUTING_CHAIN, REMEDY};
 use super::table::Table;
 use super::{OurTable, TableId};
 use crate::kernel::KernelError;
+use crate::retry::LONGEST_DELAY;
 
 /// Keeps them.
 pub struct PacketFilter {
     spec: NetSpec,
     table: Table,
     forward: Forward,
-    succeeded: bool,
+    /// Whether all has been as it should be.
+    stood: bool,
+    /// When to look for what flanneld left, once ours is in force.
+    succession: Option<Instant>,
     note: Option<String>,
 }
 
@@ -34,7 +38,8 @@ impl PacketFilter {
             forward: Forward::open(mark, spec.forward, resync)?,
             table: Table::open(id, spec.family(), spec.frame(), REMEDY)?,
             spec,
-            succeeded: false,
+            stood: false,
+            succession: Some(Instant::now()),
             note: None,
         })
     }
@@ -46,15 +51,28 @@ impl PacketFilter {
     pub async fn step(&mut self, now: Instant) -> Result<(), KernelError> {
         self.table.step(true, now).await?;
         self.forward.step(now).await?;
-        if !self.succeeded && self.in_step() {
-            self.succeeded = true;
-            let (gone, failed) = forward::remove_leftovers(self.spec.network).await?;
-            if !gone.is_empty() {
-                tracing::info!(gone = gone.join(", "), "rules that flanneld left removed: ours are in force");
+        if self.in_step() {
+            self.stood = true;
+            if self.succession.is_some_and(|due| due <= now) {
+                self.succeed(now).await;
             }
-            self.note = failed.map(|reason| format!("rules that flanneld may have left stay: {reason}"));
         }
         Ok(())
+    }
+
+    /// Takes away what flanneld left. What cannot be taken away does no harm beside ours, and is tried again.
+    async fn succeed(&mut self, now: Instant) {
+        let failed = match forward::remove_leftovers(self.spec.network).await {
+            Ok((gone, failed)) => {
+                if !gone.is_empty() {
+                    tracing::info!(gone = gone.join(", "), "rules that flanneld left removed: ours are in force");
+                }
+                failed
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        self.succession = failed.as_ref().map(|_| now + LONGEST_DELAY);
+        self.note = failed.map(|reason| format!("rules that flanneld may have left stay: {reason}"));
     }
 
     /// Waits until somebody has changed what matters. Cancel safe.
@@ -78,7 +96,8 @@ impl PacketFilter {
     /// When [`step`](Self::step) has to be called again though nothing happens.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        [self.table.next_due(), self.forward.next_due()].into_iter().flatten().min()
+        let succession = self.succession.filter(|_| self.in_step());
+        [self.table.next_due(), Some(self.forward.next_due()), succession].into_iter().flatten().min()
     }
 
     /// Others' chains that hold rules of ours.
@@ -96,7 +115,7 @@ impl PacketFilter {
     /// Whether the table has been seen to stand, and others' chains to be right.
     #[must_use]
     pub fn stands(&self) -> bool {
-        self.succeeded
+        self.stood
     }
 
     /// Why packets may be treated otherwise than they should.

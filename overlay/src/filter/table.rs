@@ -20,6 +20,7 @@ use lease::{Family, Subnet};
 use nix::errno::Errno;
 
 use super::TableId;
+use super::budget::Budget;
 use super::door::{Door, take_in};
 use super::frame::Frame;
 use super::message::{Changer, Heard, Seen};
@@ -28,12 +29,6 @@ use super::pass::{Pass, Wanted, set_name};
 use crate::entry::{Aspect, Matter};
 use crate::kernel::{KernelError, Refusal};
 use crate::retry::{Retries, Trouble};
-
-/// So much of each such time goes into dumps of the table, less what the last one is over it: somebody who makes the kernel lose
-/// notifications, or keeps changing the table, cannot keep us dumping. While something waits because somebody keeps undoing it, there is less to be seen.
-const LOOK_BUDGET: Duration = Duration::from_millis(200);
-const LOOK_BUDGET_IN_A_FIGHT: Duration = Duration::from_millis(20);
-const LOOK_WINDOW: Duration = Duration::from_secs(1);
 
 /// What is tried again by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,8 +58,7 @@ pub(super) struct Table {
     look_wanted: bool,
     last_look: Option<Instant>,
     look_cost: Duration,
-    /// When the running window began, and what dumps have cost in it.
-    spent: (Instant, Duration),
+    budget: Budget,
     /// The frame that was wanted and there, the last time that was so.
     stood: Option<Frame>,
     pruned: bool,
@@ -90,7 +84,7 @@ impl Table {
             look_wanted: true,
             last_look: None,
             look_cost: Duration::ZERO,
-            spent: (Instant::now(), Duration::ZERO),
+            budget: Budget::new(Instant::now()),
             stood: None,
             pruned: false,
             heals: 0,
@@ -120,7 +114,7 @@ impl Table {
 
     /// When [`step`](Self::step) has to be called again though nothing happens.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let look = self.look_wanted.then(|| self.look_due());
+        let look = self.look_wanted.then(|| self.budget.due(self.in_a_fight()));
         [self.retries.next_due(), look].into_iter().flatten().min()
     }
 
@@ -145,7 +139,7 @@ impl Table {
             self.pruned = true;
             self.compare(false);
         }
-        if self.look_wanted && self.look_due() <= now {
+        if self.look_wanted && self.budget.due(self.in_a_fight()) <= now {
             self.look(now).await?;
         }
         if self.is_right() {
@@ -158,10 +152,9 @@ impl Table {
         }
     }
 
-    /// When the table may be dumped: at once, unless this window's share is spent.
-    fn look_due(&self) -> Instant {
-        let (began, spent) = self.spent;
-        if spent < self.look_budget() { began } else { began + LOOK_WINDOW }
+    /// Whether something waits because somebody keeps undoing it.
+    fn in_a_fight(&self) -> bool {
+        self.retries.outdone() > 0
     }
 
     /// Whether what is there is what is wanted, its elements aside.
@@ -178,7 +171,7 @@ impl Table {
         self.hear(&mut heard)?;
         self.take_in(heard);
         let seen = self.door.look(&self.id, true).await;
-        self.charge(started.elapsed(), now);
+        self.budget.charge(started.elapsed(), now, self.in_a_fight());
         let Seen { there, mut frame, passes, odd, counted: _ } = match seen {
             Err(KernelError::Interrupted { .. }) => {
                 self.look_wanted = true;
@@ -198,20 +191,6 @@ impl Table {
         self.compare(self.stood.is_some());
         self.look_cost = started.elapsed();
         Ok(true)
-    }
-
-    /// Puts the cost of a look to this window's account; what the one before was over its share is owed.
-    fn charge(&mut self, cost: Duration, now: Instant) {
-        let (began, spent) = self.spent;
-        let windows = u32::try_from(now.duration_since(began).as_millis() / LOOK_WINDOW.as_millis()).unwrap_or(u32::MAX);
-        self.spent = match windows {
-            0 => (began, spent + cost),
-            _ => (now, spent.saturating_sub(self.look_budget().saturating_mul(windows)) + cost),
-        };
-    }
-
-    fn look_budget(&self) -> Duration {
-        if self.retries.outdone() > 0 { LOOK_BUDGET_IN_A_FIGHT } else { LOOK_BUDGET }
     }
 
     /// Looks at each element that differs.

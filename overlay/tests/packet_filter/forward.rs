@@ -61,7 +61,7 @@ async fn with_iptables(program: &str, spec: NetSpec) -> Result<()> {
     until_forward(&mut filter, &host, program, &["-P FORWARD DROP", source, target]).await?;
     // A rule for all before ours: ours would not count.
     run("-I FORWARD -j REJECT")?;
-    let reject = forward(&host, program)?[1].clone();
+    let reject = forward(&host, program)?.get(1).cloned().unwrap_or_default();
     until_forward(&mut filter, &host, program, &["-P FORWARD DROP", source, target, &reject]).await?;
     // Somebody's ban stays before ours.
     run("-I FORWARD -i bad0 -j DROP")?;

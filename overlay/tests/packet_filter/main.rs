@@ -25,10 +25,11 @@ fn v6() -> NetSpec {
 }
 
 fn spec(name: &str, network: &str, subnet: &str) -> NetSpec {
+    let parsed = |text: &str| text.parse().unwrap_or_else(|error| unreachable!("{text}: {error}"));
     NetSpec {
         name: name.to_owned(),
-        network: network.parse().unwrap(),
-        subnet: subnet.parse().unwrap(),
+        network: parsed(network),
+        subnet: parsed(subnet),
         masquerade: Masquerade::FullyRandom,
         forward: true,
         notrack: None,

@@ -77,3 +77,16 @@ async fn flannelds_tables_go_and_what_is_another_networks_stays() -> Result<()> 
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn what_of_flannelds_cannot_be_removed_is_a_note_and_stops_nothing() -> Result<()> {
+    let host = host()?;
+    let _within = host.enter()?;
+    restore(&host, "iptables-nft-restore", &left_by_flanneld("10.5.0.0/16", "10.5.33.0/24", "224.0.0.0/4"))?;
+    // Somebody else leads to it as well.
+    host.run(&["iptables-nft", "-A", "INPUT", "-j", "FLANNEL-FWD"])?;
+    let filter = standing(v4()).await?;
+    let notes: Vec<&str> = filter.notes().collect();
+    ensure!(filter.in_step() && notes.iter().any(|note| note.contains("flanneld may have left")), "{notes:?}");
+    Ok(())
+}

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use testkit::Host;
 
+use crate::Report;
+use crate::scene::Party;
+
 /// How each kind is listed. Counters and times are left out where the tool can.
 const LISTS: &[(&str, &str)] = &[
     ("links", "ip -o link show | cut -d: -f2 | sort"),
@@ -15,7 +18,7 @@ const LISTS: &[(&str, &str)] = &[
     ("IPv4 rules", "ip rule show"),
     ("IPv6 rules", "ip -6 rule show"),
     ("neighbours", "ip neigh show nud permanent | sort"),
-    ("forwarding entries", "bridge fdb show dev flannel.1 | sort"),
+    ("forwarding entries", "bridge fdb show | grep flannel | sort"),
     ("nftables", "nft -s list ruleset | grep -v '^# Warning' | sed 's/counter packets [0-9]* bytes [0-9]*/counter/'"),
     ("iptables", "iptables-save | grep -v '^#' | sed 's/\\[[0-9:]*\\]//'"),
     ("files", "find /run/flannel /var/lib/loden -not -type d 2>/dev/null | sort"),
@@ -32,8 +35,16 @@ impl Belongings {
         Ok(Self(LISTS.iter().map(list).collect::<Result<_>>()?))
     }
 
+    /// The gate that the host has these again, and nothing else.
+    pub(crate) fn are_back(&self, party: &Party, report: &mut Report) -> Result<()> {
+        let differs = Self::of(&party.member.host)?.differs_from(self);
+        let seen = if differs.is_empty() { "the same".to_owned() } else { differs.join("; ") };
+        report.gate("routes, rules, tables and files are what they were before loden came", differs.is_empty(), seen);
+        Ok(())
+    }
+
     /// What is there and was not before, and what was and is not: a line each.
-    pub(crate) fn differs_from(&self, before: &Self) -> Vec<String> {
+    fn differs_from(&self, before: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         for (name, now) in &self.0 {
             let then = before.0.get(name).map_or("", String::as_str);

@@ -103,3 +103,9 @@ pub(crate) fn hand_to_loden_as_flanneld(scene: &mut Scene) -> Result<()> {
     party.member.agent.kill9()?;
     party.replace(Which::Loden, options)
 }
+
+/// `loden cleanup --handover` while flanneld runs.
+pub(crate) fn hand_over(scene: &mut Scene) -> Result<()> {
+    let program = scene.options(Which::Loden)?.program().display().to_string();
+    scene.first()?.member.host.run(&[&program, "cleanup", "--handover"]).map(drop)
+}

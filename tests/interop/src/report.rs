@@ -29,21 +29,9 @@ pub struct Compared {
 pub struct Report {
     gates: Vec<Gate>,
     compared: Vec<Compared>,
-    waits_for: Option<&'static str>,
 }
 
 impl Report {
-    /// The case is about something that loden does not do yet: what does not hold is said, and fails nothing.
-    pub fn waits_for(&mut self, what: &'static str) {
-        self.waits_for = Some(what);
-    }
-
-    /// What the case waits for.
-    #[must_use]
-    pub fn waiting(&self) -> Option<&'static str> {
-        self.waits_for
-    }
-
     /// Something that has to hold.
     pub fn gate(&mut self, wanted: impl Into<String>, holds: bool, seen: impl fmt::Display) {
         // What ping says has several lines.

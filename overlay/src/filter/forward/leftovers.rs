@@ -1,6 +1,6 @@
 //! What flanneld left: its tables in nf_tables, its chains in what iptables holds, of either kind. Only what speaks of our network.
 
-use lease::Subnet;
+use lease::{Family, Subnet};
 
 use super::super::TableId;
 use super::super::door::Door;
@@ -20,10 +20,14 @@ pub(in crate::filter) async fn remove(network: Subnet) -> Result<(Vec<String>, O
     let family = family::of(network);
     let mut done = Vec::new();
     let mut door = Door::open()?;
-    let own = TableId::of(family, facts(family).flannel_table.to_owned());
-    if own_table_speaks_of(&door, &own, network).await? {
-        door.remove(&own).await?.map_err(|refusal| refusal.into_error("delete flanneld's table"))?;
-        done.push(format!("table {own}"));
+    // flanneld makes a table of each family and leaves that of the family without a network empty.
+    for (of, unused) in [(family, false), (family.pick(Family::V6, Family::V4), true)] {
+        let own = TableId::of(of, facts(of).flannel_table.to_owned());
+        let theirs = if unused { is_empty(&door, &own).await? } else { own_table_speaks_of(&door, &own, network).await? };
+        if theirs {
+            door.remove(&own).await?.map_err(|refusal| refusal.into_error("delete flanneld's table"))?;
+            done.push(format!("table {own}"));
+        }
     }
     for (table, chain, from) in CHAINS {
         let table = TableId::of(family, table.to_owned());
@@ -92,6 +96,12 @@ async fn own_table_speaks_of(door: &Door, table: &TableId, network: Subnet) -> R
     let condition = within(Side::Source, network, true);
     let seen = door.look(table, false).await?;
     Ok(seen.frame.rules.values().flatten().any(|rule| speaks_of(rule, &condition)))
+}
+
+/// Whether the table is there, and has no rule.
+async fn is_empty(door: &Door, table: &TableId) -> Result<bool, KernelError> {
+    let seen = door.look(table, false).await?;
+    Ok(seen.there && seen.frame.rules.values().all(Vec::is_empty))
 }
 
 async fn has_chain(table: &TableId, chain: &str) -> Result<bool, KernelError> {

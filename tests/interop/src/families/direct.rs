@@ -5,17 +5,19 @@ use testkit::Lab;
 use testkit::wait_for;
 use testkit::world::{PATIENCE, VTEP};
 
-use super::defects::{Outcome, beside, soon};
+use super::defects::{beside, soon};
 use super::mesh::whole;
+use crate::belongings::Belongings;
 use crate::case::cases;
+use crate::changeover::{Changeover, hand_over, hand_to};
 use crate::peer::Which::{Flanneld, Loden};
-use crate::scene::Scene;
+use crate::scene::{Party, Scene};
 use crate::{Agents, Case, Report};
 
 pub(crate) const CASES: &[Case] = cases![
     with_direct_routing_hosts_of_both_kinds_reach_each_other_without_a_tunnel,
     with_host_gw_hosts_of_both_kinds_reach_each_other,
-    a_takeover_with_direct_routing_leaves_one_route_a_peer,
+    a_takeover_and_a_rollback_without_a_tunnel_lose_no_packet_and_leave_one_route_a_peer,
     a_peer_that_is_no_longer_on_the_link_is_reached_through_the_tunnel,
 ];
 
@@ -23,12 +25,10 @@ const DIRECT: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Dire
 const HOST_GW: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}"#;
 
 fn with_direct_routing_hosts_of_both_kinds_reach_each_other_without_a_tunnel(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("DirectRouting");
     mesh(agents, DIRECT, report)
 }
 
 fn with_host_gw_hosts_of_both_kinds_reach_each_other(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("host-gw");
     mesh(agents, HOST_GW, report)
 }
 
@@ -37,44 +37,36 @@ fn mesh(agents: &Agents, config: &str, report: &mut Report) -> Result<()> {
     scene.join_all(&[Flanneld, Loden, Flanneld, Loden])?;
     whole(&scene, "all containers reach all", report);
     for party in &scene.parties {
-        let routes = routes(&scene, party.name())?;
+        let routes = routes(party)?;
         let direct = routes.iter().filter(|route| route.contains(" via 192.168.77.") && !route.contains(VTEP)).count();
         report.gate(format!("{} has a direct route to each peer", party.name()), (direct, routes.len()) == (3, 3), routes.join(", "));
     }
     Ok(())
 }
 
-fn a_takeover_with_direct_routing_leaves_one_route_a_peer(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("DirectRouting");
-    let mut scene = Scene::new(agents, DIRECT, &[])?;
-    scene.join_all(&[Flanneld, Flanneld, Loden])?;
-    scene.whole(PATIENCE)?;
-    let [one, two, _] = scene.parties()?;
-    let stream = two.container.udp_stream(&one.container, std::time::Duration::from_millis(1))?;
-    let back = one.container.udp_stream(&two.container, std::time::Duration::from_millis(1))?;
-    let options = scene.options(Loden)?;
-    scene.first()?.replace(Loden, options)?;
-    let name = scene.first()?.name().to_owned();
-    let tidy = wait_for("one route a peer", PATIENCE, || {
-        let routes = routes(&scene, &name)?;
-        ensure!(routes.len() == 2 && routes.iter().all(|route| route.contains("proto 76")), "there is {routes:?}");
-        Ok(routes)
-    });
-    let seen = tidy.as_ref().map_or_else(|error| format!("{error:#}"), |routes| routes.join(", "));
-    report.gate("flanneld's routes have given way to loden's", tidy.is_ok(), seen);
-    for (way, stream) in [("in", stream), ("out", back)] {
-        let done = stream.finish()?;
-        report.gate(
-            format!("no packet is lost on the way {way}"),
-            done.sent > 0 && done.lost == 0,
-            format!("{} of {}", done.lost, done.sent),
-        );
+fn a_takeover_and_a_rollback_without_a_tunnel_lose_no_packet_and_leave_one_route_a_peer(
+    agents: &Agents,
+    report: &mut Report,
+) -> Result<()> {
+    for (name, config) in [("DirectRouting", DIRECT), ("host-gw", HOST_GW)] {
+        let mut play = Changeover::new(agents, config, &[], &[Flanneld, Flanneld, Loden])?;
+        let before = Belongings::of(&play.scene.first()?.member.host)?;
+        play.watched(&format!("{name}: loden in flanneld's place"), report, |scene| hand_to(scene, Loden))?;
+        let tidy = wait_for("one route a peer", PATIENCE, || {
+            let routes = routes(play.scene.first()?)?;
+            ensure!(routes.len() == 2 && routes.iter().all(|route| route.contains("proto 76")), "there is {routes:?}");
+            Ok(routes)
+        });
+        let seen = tidy.as_ref().map_or_else(|error| format!("{error:#}"), |routes| routes.join(", "));
+        report.gate(format!("{name}: flanneld's routes have given way to loden's"), tidy.is_ok(), seen);
+        play.watched(&format!("{name}: flanneld in loden's place"), report, |scene| hand_to(scene, Flanneld))?;
+        play.watched(&format!("{name}: `loden cleanup --handover`"), report, hand_over)?;
+        before.are_back(play.scene.first()?, report)?;
     }
     Ok(())
 }
 
 fn a_peer_that_is_no_longer_on_the_link_is_reached_through_the_tunnel(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("DirectRouting");
     let fault = ("S16: with DirectRouting, a peer is behind a gateway from now on", "its route goes through the tunnel");
     beside(agents, report, fault, |agents, which| {
         let mut scene = Scene::new(agents, DIRECT, &[])?;
@@ -83,18 +75,16 @@ fn a_peer_that_is_no_longer_on_the_link_is_reached_through_the_tunnel(agents: &A
         let [one, two] = scene.parties()?;
         let (host, prefix) = (one.member.host.clone(), two.prefix()?);
         host.run(&["ip", "route", "add", &format!("{}/32", two.member.host.address()), "via", Lab::GATEWAY])?;
-        let outcome = soon("the route goes through the tunnel", || {
+        Ok(soon("the route goes through the tunnel", || {
             let route = host.run(&["ip", "route", "show", &format!("{prefix}.0/24")])?;
             ensure!(route.contains(VTEP), "the route is {}", route.trim());
             Ok(())
-        });
-        Ok(Outcome::new(outcome.right, outcome.text))
+        }))
     })
 }
 
 /// The routes to other hosts' subnets.
-fn routes(scene: &Scene, name: &str) -> Result<Vec<String>> {
-    let party = scene.parties.iter().find(|party| party.name() == name).ok_or_else(|| anyhow::anyhow!("no host {name}"))?;
+fn routes(party: &Party) -> Result<Vec<String>> {
     let own = format!("{}.", party.prefix()?);
     let text = party.member.host.run(&["ip", "route", "show"])?;
     Ok(text.lines().filter(|line| line.starts_with("10.5.") && !line.starts_with(&own)).map(|line| line.trim().to_owned()).collect())

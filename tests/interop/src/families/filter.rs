@@ -25,7 +25,6 @@ const TABLES: &str = "for t in $(nft list tables | grep -E ' (nat|filter|flannel
                       do nft flush table ${t%,*} ${t#*,}; done; iptables -t nat -F; iptables -F";
 
 fn in_nftables_form_what_comes_from_outside_is_masqueraded(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("the packet filter");
     let fault = ("S23: nftables form, a packet from outside to a container of another host", "it comes under the host's overlay address");
     beside(agents, report, fault, |agents, which| {
         let mut scene = Scene::new(agents, NFTABLES, FLAGS)?;
@@ -49,12 +48,10 @@ fn in_nftables_form_what_comes_from_outside_is_masqueraded(agents: &Agents, repo
 }
 
 fn flushed_rules_are_put_back(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("the packet filter");
     flushed(agents, CONFIG, "all rules flushed (iptables form)", report)
 }
 
 fn flushed_nftables_rules_are_put_back(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("the packet filter");
     flushed(agents, NFTABLES, "S6: all rules flushed (nftables form)", report)
 }
 

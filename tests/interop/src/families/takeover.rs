@@ -5,7 +5,7 @@ use testkit::world::CONFIG;
 
 use crate::belongings::Belongings;
 use crate::case::cases;
-use crate::changeover::{Changeover, hand_to, hand_to_loden_as_flanneld};
+use crate::changeover::{Changeover, hand_over, hand_to, hand_to_loden_as_flanneld};
 use crate::families::filter::NFTABLES;
 use crate::families::mesh::whole;
 use crate::outside::Knocked;
@@ -52,20 +52,18 @@ fn a_rollback_loses_no_packet_and_keeps_subnet_mac_and_subnet_file(agents: &Agen
 }
 
 fn containers_go_outside_by_masquerade_all_through_a_takeover(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("the packet filter");
     for (form, config) in FORMS {
         let mut play = Changeover::new(agents, config, FLAGS, &[Flanneld, Loden])?;
         let knocked = play.knocking(|scene| hand_to(scene, Loden))?;
         masqueraded(form, knocked, report);
         let rules = play.scene.first()?.member.host.run(&["sh", "-c", "iptables-save; nft list tables"])?;
         let left: Vec<_> = rules.lines().filter(|line| line.contains("FLANNEL-") || line.contains("flannel-ipv")).collect();
-        report.gate(format!("{form}: flanneld's rules are gone"), left.is_empty(), left.join(", "));
+        report.gate(format!("{form}: flanneld's rules are gone"), left.is_empty(), format!("{left:?}"));
     }
     Ok(())
 }
 
 fn containers_go_outside_by_masquerade_all_through_a_rollback(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("the packet filter");
     for (form, config) in FORMS {
         let mut play = Changeover::new(agents, config, FLAGS, &[Loden, Flanneld])?;
         let knocked = play.knocking(|scene| hand_to(scene, Flanneld))?;
@@ -75,23 +73,19 @@ fn containers_go_outside_by_masquerade_all_through_a_rollback(agents: &Agents, r
 }
 
 fn after_a_handover_nothing_of_lodens_is_left_and_no_packet_is_lost(agents: &Agents, report: &mut Report) -> Result<()> {
-    report.waits_for("`loden cleanup --handover`");
     let mut play = Changeover::new(agents, CONFIG, FLAGS, &[Flanneld, Flanneld, Loden])?;
     let before = Belongings::of(&play.scene.first()?.member.host)?;
-    let program = play.scene.options(Loden)?.program().display().to_string();
     hand_to(&mut play.scene, Loden)?;
     hand_to(&mut play.scene, Flanneld)?;
     let mut knocked = None;
     play.watched("`loden cleanup --handover` while flanneld runs", report, |scene| {
         let knocks = scene.knock()?;
-        let done = scene.first()?.member.host.run(&[&program, "cleanup", "--handover"]);
+        let done = hand_over(scene);
         knocked = Some(knocks.finish()?);
-        done.map(drop)
+        done
     })?;
     masqueraded("iptables form", knocked.context("nobody knocked")?, report);
-    let differs = Belongings::of(&play.scene.first()?.member.host)?.differs_from(&before);
-    let seen = if differs.is_empty() { "the same".to_owned() } else { differs.join("; ") };
-    report.gate("routes, rules, tables and files are what they were before loden came", differs.is_empty(), seen);
+    before.are_back(play.scene.first()?, report)?;
     whole(&play.scene, "then all containers reach all", report);
     Ok(())
 }
