@@ -20,7 +20,7 @@ const OURS: [&str; 9] = [
 ];
 
 /// What is not as flanneld has it, or not to be seen from the flag's help.
-const NOTES: [(&str, &str); 17] = [
+const NOTES: [(&str, &str); 18] = [
     ("etcd-cafile", "flanneld ignores it without certificate and key."),
     ("etcd-password", "The agent takes it off its command line within milliseconds. flanneld leaves it there."),
     ("etcd-password-file", "One line. Read again for every connection."),
