@@ -3,8 +3,10 @@
 //! Looked at are all routing tables and rules, whatever wrote them. Ours is what bears our protocol number, within our network: a second
 //! network's agent on this host has the same number.
 
+use std::net::IpAddr;
+
 use lease::Subnet;
-use netlink_packet_core::DecodeError;
+use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
@@ -15,6 +17,7 @@ use rtnetlink::LinkUnspec;
 use super::dump::{Question, ask};
 use super::encode::family;
 use super::entry::route_address;
+use super::interfaces::vxlan_links;
 use super::requests::Requests;
 use super::wire::{Message, decode};
 use crate::kernel::KernelError;
@@ -35,6 +38,8 @@ pub struct Leftover {
     pub command: String,
     /// Why it cannot go yet, as a clause; none where it can.
     pub waits_for: Option<String>,
+    /// What is put in its place first.
+    instead: Option<RouteNetlinkMessage>,
     removal: RouteNetlinkMessage,
 }
 
@@ -84,37 +89,51 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
             *other == prefix && plain
         })
     };
+    // With host-gw, flanneld finds our route to the same next hop, takes it for its own, and puts none.
+    let tunnelled = vxlan_links().await?.iter().any(|(name, _)| name.starts_with("flannel"));
     let mut leftovers = Vec::new();
     let mut kept = Vec::new();
     for route in routes.iter().filter(|route| route.protocol == ours) {
         // What a blackhole swallows goes nowhere without it either.
-        let free = route.kind == RouteType::BlackHole || theirs(route.prefix);
-        if !free {
+        let needed = route.kind != RouteType::BlackHole && !theirs(route.prefix);
+        let instead = route.as_flannelds().filter(|_| needed && !tunnelled);
+        let waits_for = (needed && instead.is_none()).then(|| format!("flanneld has no route to {} yet", route.prefix));
+        if waits_for.is_some() {
             kept.push(route.table);
         }
-        let waits_for = (!free).then(|| format!("flanneld has no route to {} yet", route.prefix));
-        leftovers.push(Leftover { command: route.command(), waits_for, removal: route.removal() });
+        leftovers.push(Leftover { command: route.command(instead.is_some()), waits_for, instead, removal: route.removal() });
     }
     leftovers.extend(rules.iter().map(|rule| {
         let table = table_of(rule);
         let waits_for = (table != TABLE_MAIN && kept.contains(&table)).then(|| format!("table {table} still has such routes"));
-        Leftover { command: rule_command(rule, destination(rule).unwrap_or(network)), waits_for, removal: rule_removal(rule) }
+        Leftover {
+            command: rule_command(rule, destination(rule).unwrap_or(network)),
+            waits_for,
+            instead: None,
+            removal: rule_removal(rule),
+        }
     }));
     Ok(leftovers)
 }
 
 impl Leftover {
-    /// Removes it. What is gone already is removed.
+    /// Removes it, once what takes its place is there. What is gone already is removed.
     ///
     /// # Errors
     /// [`KernelError`] when the kernel refuses.
     pub async fn remove(&self) -> Result<(), KernelError> {
         const CALL: &str = "remove what flanneld does not manage";
-        match Requests::open()?.order(CALL, self.removal.clone()).await? {
-            None => Ok(()),
-            Some(refusal) if matches!(refusal.errno, Errno::ESRCH | Errno::ENOENT | Errno::ENODEV) => Ok(()),
-            Some(refusal) => Err(refusal.into_error(CALL)),
+        let mut requests = Requests::open()?;
+        let put = self.instead.iter().map(|message| (message, NLM_F_CREATE | NLM_F_EXCL));
+        for (message, flags) in put.chain([(&self.removal, 0)]) {
+            match requests.order(CALL, message.clone(), flags).await? {
+                None => {}
+                // There already, or gone.
+                Some(refusal) if matches!(refusal.errno, Errno::EEXIST | Errno::ESRCH | Errno::ENOENT | Errno::ENODEV) => {}
+                Some(refusal) => return Err(refusal.into_error(CALL)),
+            }
         }
+        Ok(())
     }
 }
 
@@ -126,7 +145,7 @@ pub async fn allow_link_local(device: IfIndex) -> Result<bool, KernelError> {
     const CALL: &str = "allow a link-local address";
     let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::Eui64)]);
     let link = LinkUnspec::new_with_index(device.0).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]));
-    match Requests::open()?.order(CALL, RouteNetlinkMessage::NewLink(link.build())).await? {
+    match Requests::open()?.order(CALL, RouteNetlinkMessage::NewLink(link.build()), 0).await? {
         None => Ok(true),
         Some(refusal) if matches!(refusal.errno, Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::ENODEV) => Ok(false),
         Some(refusal) => Err(refusal.into_error(CALL)),
@@ -134,12 +153,32 @@ pub async fn allow_link_local(device: IfIndex) -> Result<bool, KernelError> {
 }
 
 impl Route {
-    fn command(&self) -> String {
+    /// The command that deletes it, after the one that puts what takes its place.
+    fn command(&self, replaced: bool) -> String {
         let Self { prefix, table, metric, kind, .. } = self;
         let ip = if prefix.is_ipv4() { "ip" } else { "ip -6" };
         let kind = if *kind == RouteType::BlackHole { "blackhole " } else { "" };
         let table = if *table == TABLE_MAIN { String::new() } else { format!(" table {table}") };
-        format!("{ip} route del {kind}{prefix} proto {ROUTE_PROTOCOL} metric {metric}{table}")
+        let put =
+            self.gateway().filter(|_| replaced).map_or_else(String::new, |gateway| format!("{ip} route add {prefix} via {gateway}; "));
+        format!("{put}{ip} route del {kind}{prefix} proto {ROUTE_PROTOCOL} metric {metric}{table}")
+    }
+
+    fn gateway(&self) -> Option<IpAddr> {
+        self.message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(address) => route_address(address).ok(),
+            _ => None,
+        })
+    }
+
+    /// The message that puts the route to the same next hop as flanneld puts it; none where this has none.
+    fn as_flannelds(&self) -> Option<RouteNetlinkMessage> {
+        self.gateway()?;
+        let RouteNetlinkMessage::DelRoute(mut message) = self.removal() else { return None };
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Priority(_) | RouteAttribute::Table(_)));
+        Some(RouteNetlinkMessage::NewRoute(message))
     }
 
     /// The message that deletes just this one.

@@ -137,9 +137,14 @@ impl Requests {
     }
 
     /// Has one thing done that is no operation on the device. With the refusal, where the kernel refuses.
-    pub(super) async fn order(&mut self, call: &'static str, message: RouteNetlinkMessage) -> Result<Option<Refusal>, KernelError> {
+    pub(super) async fn order(
+        &mut self,
+        call: &'static str,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Option<Refusal>, KernelError> {
         self.seq = self.seq.wrapping_add(1);
-        self.socket.send(call, Batch::of(message, NLM_F_ACK, self.seq).bytes()).await?;
+        self.socket.send(call, Batch::of(message, flags | NLM_F_ACK, self.seq).bytes()).await?;
         loop {
             let Received::Datagram(datagram) = self.socket.receive(call).await? else {
                 return Err(protocol(call, "the answer was lost"));
