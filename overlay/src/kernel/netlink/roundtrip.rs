@@ -12,7 +12,7 @@ use super::events::Watch;
 use super::link::Link;
 use super::wire::{Batch, Messages};
 use crate::kernel::{Event, Scope};
-use crate::{Device, FdbTo, IfIndex, Kind, Op, RouteKey, RouteTo, TABLE_MAIN, VtepSpec, Vxlan, Way};
+use crate::{Device, FdbTo, IfIndex, Kind, Op, ROUTE_PROTOCOL, RouteKey, RouteTo, TABLE_MAIN, VtepSpec, Vxlan, Way};
 
 const DEVICE: IfIndex = IfIndex(42);
 
@@ -137,7 +137,10 @@ proptest! {
 
     #[test]
     fn what_cannot_be_decoded_is_lost_if_it_is_of_our_device_and_skipped_if_not((v6, op, _) in entry()) {
-        for (device, expected) in [(DEVICE, vec![Event::Lost]), (IfIndex(43), vec![])] {
+        // A route that carries our protocol number is ours wherever it leads.
+        let ours = matches!(op, Op::PutRoute { to, .. } | Op::DelRoute { to, .. } if to.protocol == ROUTE_PROTOCOL);
+        let elsewhere = if ours { vec![Event::Lost] } else { vec![] };
+        for (device, expected) in [(DEVICE, vec![Event::Lost]), (IfIndex(43), elsewhere)] {
             let (message, flags) = encode::message(&op, device).unwrap();
             let mut bytes = Batch::of(message, flags, 7).bytes().to_vec();
             // One byte is too short for what this attribute is: IFA_CACHEINFO, NDA_PORT, RTA_PRIORITY.
