@@ -22,6 +22,8 @@ export RUST_BACKTRACE := 0
 TESTS ?=
 # How many leases `make bench` measures with.
 SIZES ?= 1000,5000,20000,50000
+# `make bench NOTRACK=5` measures what --notrack gains instead, in so many turns.
+NOTRACK ?=
 # How long `make soak` takes, roughly, such as 22m, which is all of it once, or 1h; and which family alone.
 SOAK ?= 5m
 FAMILY ?=
@@ -73,7 +75,7 @@ fmt: ## format the code
 bench: ## the figures of docs/performance.md (SIZES=1000,5000,... leases)
 	@$(SETUP) rust build sandbox etcd
 	cargo build --release -p loden -p bench
-	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/bench --sizes $(SIZES)
+	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/bench --sizes $(SIZES) $(if $(NOTRACK),--notrack $(NOTRACK))
 
 soak: ## break everything, again and again: the figures of docs/reliability.md (SOAK=1h for longer, FAMILY=one for one)
 	@$(SETUP) rust build sandbox etcd python

@@ -6,6 +6,7 @@
 mod figures;
 mod fleet;
 mod live;
+mod notrack;
 mod process;
 mod raw;
 mod rtnl;
@@ -40,6 +41,9 @@ struct Options {
     /// Show the end of the agent's log too, for its timestamps
     #[arg(long)]
     logs: bool,
+    /// Nothing but what --notrack gains: so many turns with it and without
+    #[arg(long, value_name = "TURNS")]
+    notrack: Option<usize>,
     /// 1 000 leases and ten idle seconds: whether it works at all
     #[arg(long)]
     quick: bool,
@@ -60,6 +64,10 @@ fn run(mut options: Options) -> Result<()> {
         (options.sizes, options.idle_seconds) = (vec![1_000], 10);
     }
     println!("{}", table::machine()?);
+    if let Some(turns) = options.notrack {
+        println!("\n{}", notrack::measure(turns)?);
+        return Ok(());
+    }
     let mut all = Vec::new();
     for size in &options.sizes {
         let plan = figures::Plan {
