@@ -242,3 +242,43 @@ fn with_alloc_there_is_a_lease_and_a_subnet_file_and_nothing_in_the_kernel() -> 
     ensure!(member.host.run(&["ip", "link", "show", "dev", "flannel.1"]).is_err() && routes.is_empty(), "{routes}");
     Ok(())
 }
+
+#[test]
+fn a_host_that_boots_while_the_store_is_away_has_both_families_from_its_last_state() -> Result<()> {
+    let mut world = World::with_config(DUAL)?;
+    let mut members = members(&world, &["h1", "h2"])?;
+    let containers = containers(&members)?;
+    Mesh::v6(&containers)?.wait_whole(PATIENCE)?;
+    let [booted, _] = members.as_mut_slice() else { unreachable!() };
+    wait_for("the last state to name the other host twice", PATIENCE, || {
+        let text = booted.host.read("/var/lib/loden/state")?;
+        ensure!(text.ends_with("\npeers 2\n"), "it says {text}");
+        Ok(())
+    })?;
+    let before = booted.host.read("/run/flannel/subnet.env")?;
+    world.etcd.kill()?;
+    booted.agent.kill9()?;
+    booted.host.run(&["ip", "link", "del", VTEP_V6])?;
+    booted.host.boot()?;
+    booted.agent.restart()?;
+    booted.agent.wait_ready(PATIENCE)?;
+    ensure!(booted.host.read("/run/flannel/subnet.env")? == before);
+    Mesh::new(&containers)?.wait_whole(PATIENCE)?;
+    Mesh::v6(&containers)?.wait_whole(PATIENCE).map(drop)
+}
+
+#[test]
+fn plan_and_status_speak_of_both_families() -> Result<()> {
+    let world = World::with_config(DUAL)?;
+    let mut member = world.member("h1")?;
+    let status = member.agent.ask(&["status"])?;
+    for words in ["flannel.1 (", "flannel-v6.1 (", "10.5.", "fc00:db8:", "192.168.77.1 and fd77::1"] {
+        ensure!(status.contains(words), "{words:?} is not in\n{status}");
+    }
+    ensure!(member.agent.ask_with_flags("plan")?.contains("nothing to change"));
+    member.agent.terminate()?;
+    member.host.run(&["ip", "link", "del", VTEP_V6])?;
+    let plan = member.agent.ask_with_flags("plan")?;
+    ensure!(plan.contains("ip link add flannel-v6.1") && !plan.contains("ip link add flannel.1"), "{plan}");
+    Ok(())
+}
