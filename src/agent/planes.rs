@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub(crate) struct Planes {
     planes: Vec<Dataplane>,
-    /// Notified when the underlay's interface changed.
+    /// Notified when the underlay's interface changed; never where there is no plane.
     pub(crate) underlay: Arc<Notify>,
     /// How they stand together; closed when a thread has ended. It is kept by [`Sum::keep`].
     pub(crate) standing: watch::Receiver<Option<Standing>>,
@@ -110,7 +110,9 @@ impl Sum {
         loop {
             let standings: Option<Vec<Standing>> =
                 self.parts.iter_mut().map(|(standing, _)| standing.borrow_and_update().clone()).collect();
-            let heard = self.parts.iter_mut().map(|(_, news)| *news.borrow_and_update()).sum();
+            let heard: u64 = self.parts.iter_mut().map(|(_, news)| *news.borrow_and_update()).sum();
+            // Without a plane there are no peers to wait for.
+            let heard = heard.max(u64::from(self.parts.is_empty()));
             let together = standings.map(together);
             let complete = together.as_ref().is_some_and(|together| together.complete);
             put(&self.standing, together);
