@@ -9,7 +9,7 @@ use lease::{Event, Family, Subnet};
 use overlay::{Peer, State};
 use tokio::sync::{Notify, watch};
 
-use super::dataplane::{Dataplane, Job, Standing};
+use super::dataplane::{Dataplane, Job, Standing, tell_news};
 use super::view::View;
 use crate::metrics::Metrics;
 
@@ -115,9 +115,9 @@ impl Sum {
             let heard = heard.max(u64::from(self.parts.is_empty()));
             let together = standings.map(together);
             let complete = together.as_ref().is_some_and(|together| together.complete);
-            put(&self.standing, together);
+            tell_news(&self.standing, together);
             if complete {
-                put(&self.news, heard);
+                tell_news(&self.news, heard);
             }
             let changes = self.parts.iter_mut().map(|(standing, news)| {
                 Box::pin(async {
@@ -137,15 +137,6 @@ impl Sum {
             }
         }
     }
-}
-
-/// Says it, if it is news.
-pub(super) fn put<T: PartialEq>(say: &watch::Sender<T>, now: T) {
-    say.send_if_modified(|before| {
-        let changed = *before != now;
-        *before = now;
-        changed
-    });
 }
 
 /// How several stand together: as the worst of them.

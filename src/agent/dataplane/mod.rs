@@ -146,3 +146,12 @@ impl Dataplane {
         }
     }
 }
+
+/// Says it, if it is news.
+pub(crate) fn tell_news<T: PartialEq>(say: &watch::Sender<T>, now: T) {
+    say.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
+}
