@@ -11,6 +11,7 @@ use overlay::{Kernel, Op, OurTable};
 
 use super::filters;
 use super::vteps::{flannel_devices, is_ours, look};
+use crate::agent::take_network;
 use crate::cli::Options;
 use crate::conflicts::{self, LiveFlanneld};
 use crate::status;
@@ -27,6 +28,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
         );
     }
     super::run(async {
+        let _network = take_network(&options.etcd)?;
         let mut out = String::new();
         let mut filters = filters::candidates(options, &flannel_devices()?).await?;
         for name in flannel_devices()? {
