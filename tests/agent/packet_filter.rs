@@ -84,7 +84,12 @@ fn a_dual_stack_host_drops_what_comes_from_no_peer_in_both_families() -> Result<
     wait_for("the rogue's packets to be dropped", PATIENCE, || {
         ensure!(!drops("loden-flannel-v6.1")?);
         Ok(())
-    })
+    })?;
+    h1.wait_status("both filters", |status| {
+        let (filter, there) = (&status["filter"], "ip loden-flannel.1, ip6 loden-flannel-v6.1");
+        filter["table"] == there && filter["in_step"] == true && filter["dropped"].as_u64() > Some(0)
+    })?;
+    Ok(())
 }
 
 #[test]
