@@ -15,9 +15,9 @@ use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
 
-use super::dump::{Question, ask};
+use super::dump::{Question, What, ask, dump};
 use super::encode::family;
-use super::entry::route_address;
+use super::entry::{address, route_address};
 use super::interfaces::vxlan_links;
 use super::requests::Requests;
 use super::wire::{Message, decode};
@@ -79,7 +79,7 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
     let ours = RouteProtocol::from(ROUTE_PROTOCOL);
     let theirs: BTreeSet<Subnet> = routes.iter().filter(|route| route.is_flannelds()).map(|route| route.prefix).collect();
     // With host-gw, flanneld finds our route to the same next hop, takes it for its own, and puts none.
-    let tunnelled = vxlan_links().await?.iter().any(|(name, _)| name.starts_with("flannel"));
+    let tunnelled = has_vtep(network).await?;
     let mut leftovers = Vec::new();
     let mut kept = Vec::new();
     for route in routes.iter().filter(|route| route.protocol == ours) {
@@ -103,6 +103,22 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
         }
     }));
     Ok(leftovers)
+}
+
+/// Whether there is a VTEP of this network: one that bears an address of it.
+async fn has_vtep(network: Subnet) -> Result<bool, KernelError> {
+    for (_, device) in vxlan_links().await?.iter().filter(|(name, _)| name.starts_with("flannel")) {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        dump(What::Addresses(Some(device.index)), &mut addresses, |addresses, message| {
+            addresses.extend(address(message, Some(device.index))?.map(|found| found.address));
+            Ok(())
+        })
+        .await?;
+        if addresses.iter().any(|address| network.contains(*address)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Leftover {
