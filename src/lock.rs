@@ -34,33 +34,37 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Takes a name. None where somebody has it who is neither root nor our own account: whoever may open a
-    /// socket could keep us from starting with it. Must be called within a tokio runtime.
+    /// Takes a name. None where somebody has it who is neither root nor our own account, or who does not answer as an agent does:
+    /// whoever may open a socket could keep us from starting with it. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`LockError`].
     pub fn take(name: &str) -> Result<Option<Self>, LockError> {
         let address = address(name);
-        match StdListener::bind_addr(&SocketAddr::from_abstract_name(&address)?) {
-            Ok(listener) => {
-                listener.set_nonblocking(true)?;
-                let listener = UnixListener::from_std(listener)?;
-                let mut held = JoinSet::new();
-                // Who knocks wants to know whose it is, and that is told by the kernel.
-                held.spawn(async move { while listener.accept().await.is_ok() {} });
-                Ok(Some(Self { name: name.to_owned(), _held: held }))
-            }
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(&address).map_err(io::Error::from)? {
-                Some((pid, uid)) if uid == 0 || uid == geteuid().as_raw() => Err(LockError::Held(pid)),
-                Some((pid, uid)) => {
-                    tracing::warn!(name, pid, uid, "a process of another user holds this name: going on without it");
-                    Ok(None)
+        for _ in 0..TRIES {
+            match StdListener::bind_addr(&SocketAddr::from_abstract_name(&address)?) {
+                Ok(listener) => {
+                    listener.set_nonblocking(true)?;
+                    let listener = UnixListener::from_std(listener)?;
+                    let mut held = JoinSet::new();
+                    // Who knocks wants to know whose it is, and that is told by the kernel.
+                    held.spawn(async move { while listener.accept().await.is_ok() {} });
+                    return Ok(Some(Self { name: name.to_owned(), _held: held }));
                 }
-                // It has just been given back.
-                None => Self::take(name),
-            },
-            Err(error) => Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(&address).map_err(io::Error::from)? {
+                    Some((pid, uid)) if uid == 0 || uid == geteuid().as_raw() => return Err(LockError::Held(pid)),
+                    Some((pid, uid)) => {
+                        tracing::warn!(name, pid, uid, "a process of another user holds this name: going on without it");
+                        return Ok(None);
+                    }
+                    // It has just been given back, or just been taken by one that does not listen yet.
+                    None => std::thread::yield_now(),
+                },
+                Err(error) => return Err(error.into()),
+            }
         }
+        tracing::warn!(name, "a socket that is no agent's holds this name: going on without it");
+        Ok(None)
     }
 
     /// Its name.
@@ -69,6 +73,9 @@ impl Lock {
         &self.name
     }
 }
+
+/// How often a name is tried whose holder does not listen. An agent listens at once.
+const TRIES: u32 = 1_000;
 
 /// The longest name that is shown as it is. An address has 108 bytes, the zero in front among them (unix(7)).
 const NAME_MAX: usize = 80;
@@ -82,7 +89,8 @@ fn address(name: &str) -> String {
     format!("loden/{digest}")
 }
 
-/// Process and user of whoever holds the address; process 0 where it is in another pid namespace, or does not answer.
+/// Process and user of whoever holds the address; process 0 where it is in another pid namespace, or does not answer. None where nobody
+/// listens there.
 fn holder(address: &str) -> Result<Option<(i32, u32)>, Errno> {
     let knocker = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
     match connect(knocker.as_raw_fd(), &UnixAddr::new_abstract(address.as_bytes())?) {
@@ -92,6 +100,7 @@ fn holder(address: &str) -> Result<Option<(i32, u32)>, Errno> {
         }
         // It hangs, and many have knocked.
         Err(Errno::EAGAIN) => Ok(Some((0, 0))),
+        // Not any more, or not yet.
         Err(Errno::ECONNREFUSED) => Ok(None),
         Err(errno) => Err(errno),
     }
@@ -122,5 +131,15 @@ mod tests {
         while Lock::take(name).is_err() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_the_name_on_which_nobody_listens_keeps_nobody_out() {
+        let name = format!("test {} mute", std::process::id());
+        let mute = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        nix::sys::socket::bind(mute.as_raw_fd(), &UnixAddr::new_abstract(address(&name).as_bytes()).unwrap()).unwrap();
+        assert!(Lock::take(&name).unwrap().is_none());
+        drop(mute);
+        assert!(Lock::take(&name).unwrap().is_some());
     }
 }

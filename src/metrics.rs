@@ -123,7 +123,7 @@ impl Metrics {
         );
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         // A counter that is not there before its first event hides that event from whoever watches its rate.
-        for kind in ["device", "fdb", "forwarding", "neighbour", "route", "rule", "subnet_file"] {
+        for kind in ["device", "fdb", "filter", "forwarding", "neighbour", "packet_filter", "route", "rule", "subnet_file"] {
             for counter in [&heals, &failures] {
                 let _: &Family<KindLabel, Counter> = counter;
                 drop(counter.get_or_create(&KindLabel { kind }));

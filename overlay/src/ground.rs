@@ -2,9 +2,8 @@
 
 use lease::Subnet;
 
-use crate::device::{IfIndex, VtepSpec};
+use crate::device::VtepSpec;
 use crate::entry::{RouteKey, RuleKey, TABLE_MAIN};
-use crate::kernel::Scope;
 
 /// The largest metric: any other route for the same prefix goes before one that has it.
 const LAST_METRIC: u32 = u32::MAX;
@@ -51,14 +50,6 @@ impl Ground {
     #[must_use]
     pub fn tunnel(vtep: VtepSpec, subnet: Subnet) -> Self {
         Self { network: vtep.network, subnet, vtep: Some(vtep), direct: Direct::Never, blackhole: false, table: None }
-    }
-
-    /// What of the kernel concerns it.
-    #[must_use]
-    pub fn scope(&self, underlay: Option<IfIndex>) -> Scope {
-        let Self { network, subnet: _, vtep, direct, blackhole: _, table: _ } = self;
-        let device = vtep.as_ref().map(|vtep| vtep.name.clone());
-        Scope { device, network: *network, underlay, table: self.table_id(), ways: *direct != Direct::Never }
     }
 
     /// The number of the table that routes go to.

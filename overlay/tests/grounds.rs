@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use lease::{Event, Revision};
 use overlay::contract::Family;
-use overlay::{Deed, Direct, ELSEWHERE, ELSEWHERE_INDEX, Ground, Guard, Netlink, Reconciler, RouteTable, State};
+use overlay::{Deed, Direct, ELSEWHERE, ELSEWHERE_INDEX, Ground, Guard, Netlink, Reconciler, RouteTable, Scope, State};
 
 use crate::common::{DEADLINE, in_namespace, json, sh};
 
@@ -34,7 +34,7 @@ fn ground(family: Family, direct: Direct) -> Ground {
 
 async fn reconciler(family: Family, ground: Ground) -> Reconciler<Netlink> {
     let host_gw = ground.direct == Direct::Always;
-    let kernel = Netlink::open(ground.scope(None)).unwrap();
+    let kernel = Netlink::open(Scope::of(&ground, None)).unwrap();
     Reconciler::new(kernel, ground, family.local(host_gw), Guard::DEFAULT, Instant::now()).await.unwrap()
 }
 

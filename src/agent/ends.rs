@@ -42,8 +42,9 @@ pub(super) async fn underlay_change(options: &Options, place: &Place, planes: &P
             }
         }
         let told = planes.underlay.notified();
-        if missing.is_some() {
-            // An interface that comes back is another one to the kernel, of which nobody tells us: we have to look.
+        if missing.is_some() || planes.is_empty() {
+            // An interface that comes back is another one to the kernel, of which nobody tells us; and without a data plane nobody tells us
+            // of any: we have to look.
             let _ = tokio::time::timeout(UNDERLAY_PAUSE, told).await;
         } else {
             told.await;

@@ -1,8 +1,8 @@
 //! The agent: what runs on every host, composed of the store, the lease's keeper, the data plane and those who report.
 //!
-//! Two threads. The *control* thread runs everything here: the store's client, the lease, the subnet file, HTTP, the
-//! status socket, signals. The `dataplane` thread alone speaks to the kernel. They share nothing but channels and the
-//! metrics' counters.
+//! The *control* thread runs everything here: the store's client, the lease, the subnet file, HTTP, the status socket,
+//! signals, and the packet filter's tasks. A `dataplane` thread for each family that is on keeps device, entries, routes and
+//! rules. They share nothing but channels and the metrics' counters.
 //!
 //! The agent goes through `session`s: from the choice of the underlay and the network's configuration up to the running
 //! overlay. When one of the two changes, a session ends and the next begins: it adopts what it finds in the kernel, as a
@@ -47,6 +47,7 @@ use room::Room;
 
 pub(crate) use packet_filter::name_of;
 pub(crate) use place::{claim_for, find as find_place};
+pub(crate) use room::take_network;
 use session::Sessions;
 pub(crate) use sources::{Usable, store_of, usable};
 pub(crate) use wanted::{Wanted, wanted};

@@ -9,7 +9,7 @@ use lease::{Event, Family, Subnet};
 use overlay::{Peer, State};
 use tokio::sync::{Notify, watch};
 
-use super::dataplane::{Dataplane, Job, Standing};
+use super::dataplane::{Dataplane, Job, Standing, tell_news};
 use super::view::View;
 use crate::metrics::Metrics;
 
@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub(crate) struct Planes {
     planes: Vec<Dataplane>,
-    /// Notified when the underlay's interface changed.
+    /// Notified when the underlay's interface changed; never where there is no plane.
     pub(crate) underlay: Arc<Notify>,
     /// How they stand together; closed when a thread has ended. It is kept by [`Sum::keep`].
     pub(crate) standing: watch::Receiver<Option<Standing>>,
@@ -110,12 +110,14 @@ impl Sum {
         loop {
             let standings: Option<Vec<Standing>> =
                 self.parts.iter_mut().map(|(standing, _)| standing.borrow_and_update().clone()).collect();
-            let heard = self.parts.iter_mut().map(|(_, news)| *news.borrow_and_update()).sum();
+            let heard: u64 = self.parts.iter_mut().map(|(_, news)| *news.borrow_and_update()).sum();
+            // Without a plane there are no peers to wait for.
+            let heard = heard.max(u64::from(self.parts.is_empty()));
             let together = standings.map(together);
             let complete = together.as_ref().is_some_and(|together| together.complete);
-            put(&self.standing, together);
+            tell_news(&self.standing, together);
             if complete {
-                put(&self.news, heard);
+                tell_news(&self.news, heard);
             }
             let changes = self.parts.iter_mut().map(|(standing, news)| {
                 Box::pin(async {
@@ -135,15 +137,6 @@ impl Sum {
             }
         }
     }
-}
-
-/// Says it, if it is news.
-pub(super) fn put<T: PartialEq>(say: &watch::Sender<T>, now: T) {
-    say.send_if_modified(|before| {
-        let changed = *before != now;
-        *before = now;
-        changed
-    });
 }
 
 /// How several stand together: as the worst of them.

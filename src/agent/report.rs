@@ -1,5 +1,6 @@
 //! The report for `loden status`: what the session, the store and the data planes say of themselves, put together.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use lease::LeaseKey;
@@ -13,7 +14,7 @@ use super::reporter::{stale, unix_now};
 use super::view::View;
 use crate::cli::EtcdOptions;
 use crate::http::Readiness;
-use crate::status::{self, Asked, Report};
+use crate::status::{self, Asked, Rejected, Report};
 
 /// Answers `loden status`.
 pub(super) async fn answer(
@@ -114,13 +115,38 @@ fn add(report: &mut Report, view: View, first: bool) {
     report.data_plane = if first { data_plane } else { both(report.data_plane.clone(), data_plane) };
     report.peers.extend(peers);
     // A record that cannot be read is bad for both families.
-    report.rejected.extend(rejected.into_iter().filter(|rejected| first || !report.rejected.contains(rejected)).collect::<Vec<_>>());
+    let said: BTreeSet<Rejected> = if first { BTreeSet::new() } else { report.rejected.iter().cloned().collect() };
+    report.rejected.extend(rejected.into_iter().filter(|rejected| !said.contains(rejected)));
     report.stray_keys = report.stray_keys.max(strays);
     report.heals.extend(heals);
     report.fights.extend(fights);
-    report.held_removals = report.held_removals.take().or(held);
-    report.filter = report.filter.take().or(filter);
+    report.held_removals = merged(report.held_removals.take(), held, held_by_both);
+    report.filter = merged(report.filter.take(), filter, both_filters);
     report.warnings.extend(warnings);
+}
+
+/// What both say, or the one that says something.
+fn merged<T>(a: Option<T>, b: Option<T>, both: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(both(a, b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Mostly the same hosts.
+fn held_by_both(a: status::Held, b: status::Held) -> status::Held {
+    status::Held { peers: a.peers.max(b.peers), passes_in: a.passes_in.max(b.passes_in), reason: a.reason }
+}
+
+fn both_filters(a: status::Filter, b: status::Filter) -> status::Filter {
+    status::Filter {
+        table: format!("{}, {}", a.table, b.table),
+        in_step: a.in_step && b.in_step,
+        trouble: a.trouble.or(b.trouble),
+        elements: a.elements + b.elements,
+        wanted: a.wanted + b.wanted,
+        dropped: a.dropped.zip(b.dropped).map(|(a, b)| a + b),
+    }
 }
 
 fn both(a: status::DataPlane, b: status::DataPlane) -> status::DataPlane {

@@ -12,7 +12,7 @@ use crate::lock::{Lock, LockError};
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoRoom {
+pub(crate) enum NoRoom {
     #[error(
         "another agent runs on this host with the same keys ({prefix} at {endpoints}): process {pid}; stop it, or give this one an --etcd-prefix of its own"
     )]
@@ -48,15 +48,7 @@ impl Room {
     /// # Errors
     /// [`NoRoom::SameNetwork`].
     pub(super) fn take(etcd: &EtcdOptions, flannelds: Vec<Flanneld>) -> Result<Self, NoRoom> {
-        let EtcdOptions { endpoints, prefix, .. } = etcd;
-        let mut endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-        endpoints.sort();
-        let (prefix, endpoints) = (prefix.as_str().to_owned(), endpoints.join(", "));
-        let network = Lock::take(&format!("network {prefix} at {endpoints}")).map_err(|error| match error {
-            LockError::Held(pid) => NoRoom::SameNetwork { prefix: prefix.clone(), endpoints, pid },
-            LockError::Io(source) => NoRoom::Unsure { what: prefix.clone(), source },
-        })?;
-        Ok(Self { _network: network, devices: None, flannelds, warnings: Vec::new() })
+        Ok(Self { _network: take_network(etcd)?, devices: None, flannelds, warnings: Vec::new() })
     }
 
     /// Takes the devices, if nothing stands in their way; returns what a person should know all the same.
@@ -120,6 +112,21 @@ impl Room {
         let address = observed.addresses.iter().map(|(address, _)| *address).find(foreign);
         Ok(address.map(|address| Conflict::OtherNetwork { device: device.to_owned(), address, network, pid: flanneld.pid }))
     }
+}
+
+/// Takes a network for this process, an agent or a command in its place.
+///
+/// # Errors
+/// [`NoRoom::SameNetwork`].
+pub(crate) fn take_network(etcd: &EtcdOptions) -> Result<Option<Lock>, NoRoom> {
+    let EtcdOptions { endpoints, prefix, .. } = etcd;
+    let mut endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    endpoints.sort();
+    let (prefix, endpoints) = (prefix.as_str().to_owned(), endpoints.join(", "));
+    Lock::take(&format!("network {prefix} at {endpoints}")).map_err(|error| match error {
+        LockError::Held(pid) => NoRoom::SameNetwork { prefix, endpoints, pid },
+        LockError::Io(source) => NoRoom::Unsure { what: prefix, source },
+    })
 }
 
 /// The devices of the configuration, each with its network.

@@ -10,7 +10,7 @@ use lease::keeper::{Held, Keeper, LeaseState};
 use lease::store::etcd::EtcdStore;
 use lease::{Entry, Event, Family, NetworkConfig, Owner, Rng};
 use overlay::underlay::{End, Underlay};
-use overlay::{Ground, Local, Peer};
+use overlay::{Ground, Local, Peer, Scope};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -176,7 +176,7 @@ impl Sessions {
     }
 
     fn job(&self, place: &Place, ground: Ground, local: Local, known: Vec<Peer>) -> Job {
-        let scope = ground.scope(Some(place.underlay.index));
+        let scope = Scope::of(&ground, Some(place.underlay.index));
         if let Some(spec) = &ground.vtep {
             tracing::info!(subnet = %local.subnet, vtep = spec.name, mac = %spec.mac, mtu = %spec.mtu, underlay = place.underlay.name, "VTEP wanted");
         }

@@ -32,7 +32,7 @@ const NOTES: [(&str, &str); 18] = [
         "route-table",
         "Any number but 0, 253, 254 and 255. The rule is for destinations in the Network, and bears protocol 76, as the routes do.",
     ),
-    ("notrack", "See [ADR 32](adr/0032-notrack.md)."),
+    ("notrack", "See [ADR 21](adr/0021-notrack.md)."),
     ("vxlan-peers-only", "See [operations](operations.md#peer-filter)."),
     ("healthz-port", "`/readyz` says whether the data plane has been verified; flanneld's only that it once wrote its file."),
     ("v", "`RUST_LOG` wins."),

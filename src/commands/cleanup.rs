@@ -1,21 +1,20 @@
 //! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, other routes and
-//! rules, the filter tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease stays (`loden release` gives it back), and so does
-//! forwarding, which others may need.
+//! rules, the filter tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease
+//! stays (`loden release` gives it back), and so does forwarding, which others may need.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use lease::{Backend, LeaseStore, Subnet};
-use overlay::{Kernel, Kind, Netlink, Observed, Op, OurTable, Scope};
+use overlay::{Kernel, Op, OurTable};
 
 use super::filters;
-use crate::agent::{store_of, usable};
+use super::vteps::{flannel_devices, is_ours, look};
+use crate::agent::take_network;
 use crate::cli::Options;
 use crate::conflicts::{self, LiveFlanneld};
 use crate::status;
-use crate::subnet_env::Remembered;
 
 /// Removes all that is ours and says what was done, a line each.
 ///
@@ -29,6 +28,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
         );
     }
     super::run(async {
+        let _network = take_network(&options.etcd)?;
         let mut out = String::new();
         let mut filters = filters::candidates(options, &flannel_devices()?).await?;
         for name in flannel_devices()? {
@@ -104,62 +104,10 @@ pub(super) async fn give_back_devices(options: &Options, out: &mut String) -> an
     Ok(())
 }
 
-/// The names of the devices that are named as VTEPs are.
-fn flannel_devices() -> anyhow::Result<Vec<String>> {
-    let interfaces = nix::net::if_::if_nameindex().context("cannot list the interfaces")?;
-    let names = interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned());
-    Ok(names.filter(|name| vni_of(name).is_some()).collect())
-}
-
-/// The VNI in a VTEP's name.
-pub(super) fn vni_of(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix("flannel.").or_else(|| name.strip_prefix("flannel-v6."))?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-}
-
-async fn look(name: &str) -> anyhow::Result<(Netlink, Observed)> {
-    // Whatever the family: of interest are the device and its addresses.
-    let network: Subnet = "0.0.0.0/0".parse()?;
-    let mut kernel = Netlink::open(Scope::of_device(name.to_owned(), network))?;
-    let observed = kernel.dump().await?;
-    Ok((kernel, observed))
-}
-
-/// Ours is the VXLAN device that bears the address of the subnet in our subnet file; without such a file, the one with
-/// the VNI of the network's configuration.
-async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::Result<bool> {
-    let Some(Kind::Vxlan(vxlan)) = observed.device.as_ref().map(|device| &device.kind) else { return Ok(false) };
-    if Some(vxlan.vni.get()) != vni_of(name) {
-        return Ok(false);
-    }
-    if let Some(key) = Remembered::read(&options.subnet_file).key() {
-        let ours = [key.v4(), key.v6()].into_iter().flatten().map(Subnet::address);
-        return Ok(ours.into_iter().any(|address| observed.addresses.iter().any(|(there, _)| *there == address)));
-    }
-    let store = store_of(&options.etcd)?;
-    let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
-    let ours = usable(text.as_deref(), &store.config_key())?;
-    Ok(matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
-}
-
 pub(super) fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => writeln!(out, "rm {}", path.display()).map_err(Into::into),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_that_a_vtep_has_are_looked_at() {
-        assert_eq!(vni_of("flannel.1"), Some(1));
-        assert_eq!(vni_of("flannel-v6.42"), Some(42));
-        for other in ["flannel.", "flannel.x", "flannel.1a", "flannel1", "flannel.-1", "cni0", "xflannel.1"] {
-            assert_eq!(vni_of(other), None, "{other}");
-        }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::bail;
 use lease::{Family, Subnet};
 use overlay::OurTable;
 
-use super::cleanup::vni_of;
+use super::vteps::vni_of;
 use crate::agent::name_of;
 use crate::cli::Options;
 use crate::subnet_env::Remembered;

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::cleanup::{give_back_devices, our_filters, remove};
 use super::{filters, networks};
+use crate::agent::take_network;
 use crate::cli::Options;
 use crate::status;
 
@@ -32,6 +33,7 @@ pub struct HandedOver {
 pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver> {
     super::refuse_beside_an_agent(options)?;
     super::run(async {
+        let _network = take_network(&options.etcd)?;
         let mut text = String::new();
         let until = Instant::now() + wait;
         let networks = networks(options).await?;

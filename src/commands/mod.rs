@@ -5,6 +5,7 @@ mod filters;
 mod handover;
 mod plan;
 mod release;
+mod vteps;
 
 use std::future::Future;
 

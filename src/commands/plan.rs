@@ -7,7 +7,7 @@ use anyhow::Context;
 use lease::claim::{self, Foreseen};
 use lease::store::Snapshot;
 use lease::{Event, LeaseStore, Rng};
-use overlay::{Desired, Direct, Ground, Guard, IfIndex, Kernel, Local, Netlink, Notice, Peers};
+use overlay::{Desired, Direct, Ground, Guard, IfIndex, Kernel, Local, Netlink, Notice, Peers, Scope};
 
 use crate::agent::{Usable, Wanted, claim_for, find_place, store_of, usable, wanted};
 use crate::cli::Options;
@@ -52,7 +52,7 @@ pub fn plan(options: &Options) -> anyhow::Result<String> {
 async fn plane(out: &mut String, ground: Ground, local: Local, guard: Guard, underlay: IfIndex, snapshot: &Snapshot) -> anyhow::Result<()> {
     let device = ground.vtep.as_ref().map_or_else(String::new, |spec| spec.name.clone());
     let direct = ground.direct;
-    let mut kernel = Netlink::open(ground.scope(Some(underlay)))?;
+    let mut kernel = Netlink::open(Scope::of(&ground, Some(underlay)))?;
     let observed = kernel.dump().await?;
     let mut desired = Desired::new(ground);
     let mut peers = Peers::new(local, guard);

@@ -3,7 +3,7 @@
 use lease::claim;
 use lease::{Family, LeaseKey, LeaseStore};
 
-use crate::agent::{Usable, find_place, store_of, usable};
+use crate::agent::{Usable, find_place, store_of, take_network, usable};
 use crate::cli::Options;
 
 /// Gives back every lease with this host's identity and returns their keys. What is in the kernel stays; reservations too.
@@ -13,6 +13,7 @@ use crate::cli::Options;
 pub fn release(options: &Options) -> anyhow::Result<Vec<LeaseKey>> {
     super::refuse_beside_an_agent(options)?;
     super::run(async {
+        let _network = take_network(&options.etcd)?;
         let store = store_of(&options.etcd)?;
         let text = store.config().await?;
         // A network that is configured no more can still be left.

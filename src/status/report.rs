@@ -255,7 +255,7 @@ pub enum EntryState {
 }
 
 /// A lease record that is not used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rejected {
     /// Its key in the store.
     pub key: String,
@@ -311,10 +311,10 @@ pub struct PacketFilter {
     pub accepts_in: Vec<String>,
 }
 
-/// The peer filter.
+/// The peer filter; in a dual-stack network that of both families together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// Its nf_tables table, with its family.
+    /// Its nf_tables table, with its family; both where there are two.
     pub table: String,
     /// Whether the kernel holds it as it should be.
     pub in_step: bool,

@@ -160,6 +160,23 @@ fn a_second_agent_for_the_same_keys_is_refused_with_the_first_ones_process_where
 }
 
 #[test]
+fn commands_take_nothing_from_under_an_agent_of_the_same_keys_wherever_its_subnet_file_is() -> Result<()> {
+    let world = World::new()?;
+    let mut member = Member::on(world.lab.host("h1")?, world.options()?.beside(8481, "/run/two/subnet.env"))?;
+    member.agent.wait_ready(PATIENCE)?;
+    let (identity, leases) = (member.vtep_identity()?, world.etcd.get_prefix(SUBNETS)?);
+    for command in [&["cleanup"][..], &["cleanup", "--handover"], &["release"]] {
+        let output =
+            member.host.command(world.options()?.program()).args(command).args(["--etcd-endpoints", world.etcd.endpoint()]).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let words = ["another agent", &member.agent.pid().to_string(), "/coreos.com/network"].map(str::to_owned);
+        ensure!(output.status.code() == Some(1) && words.iter().all(|word| said.contains(word)), "{command:?}: {said}");
+    }
+    ensure!(member.vtep_identity()? == identity && world.etcd.get_prefix(SUBNETS)? == leases);
+    member.ensure_ready()
+}
+
+#[test]
 fn a_second_agent_for_the_same_device_waits_with_the_first_ones_process_and_takes_nothing() -> Result<()> {
     let world = World::new()?;
     world.etcd.put("/two/config", &CONFIG.replace("10.5.", "10.6."))?;

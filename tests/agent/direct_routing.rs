@@ -44,8 +44,7 @@ fn who_is_on_the_link_gets_a_route_alone_and_who_is_not_the_tunnel() -> Result<(
     let mut member = world.member("h1")?;
     wait_routes(&member, "10.5.201.0/24", &[direct(&near)])?;
     member.wait_peers([&far])?;
-    let status = member.agent.status_json()?;
-    ensure!(status["data_plane"]["state"] == "in_step" || status["data_plane"]["state"] == "InStep", "{status:#}");
+    member.wait_status("in step", |status| status["data_plane"]["state"] == "in_step")?;
 
     // The same again after a restart: nothing is written.
     let monitor = Monitor::start(&member.host)?;

@@ -231,19 +231,6 @@ fn an_agent_that_waits_for_an_ipv6_address_goes_on_when_the_network_needs_none()
 }
 
 #[test]
-fn with_alloc_there_is_a_lease_and_a_subnet_file_and_nothing_in_the_kernel() -> Result<()> {
-    let world = World::with_config(r#"{"Network":"10.5.0.0/16","Backend":{"Type":"alloc"}}"#)?;
-    let member = world.member("h1")?;
-    let env = member.host.subnet_env()?;
-    ensure!(env.mtu()? == 1500, "without a tunnel nothing is taken away: {env:?}");
-    let lease = member.lease(&world)?;
-    ensure!(lease.value.starts_with(r#"{"PublicIP":"192.168.77.1","PublicIPv6":null"#) && !lease.value.contains("Backend"), "{lease:?}");
-    let routes = member.host.run(&["ip", "route", "show", "proto", "76"])?;
-    ensure!(member.host.run(&["ip", "link", "show", "dev", "flannel.1"]).is_err() && routes.is_empty(), "{routes}");
-    Ok(())
-}
-
-#[test]
 fn a_host_that_boots_while_the_store_is_away_has_both_families_from_its_last_state() -> Result<()> {
     let mut world = World::with_config(DUAL)?;
     let mut members = members(&world, &["h1", "h2"])?;

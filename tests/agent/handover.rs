@@ -150,3 +150,20 @@ fn no_packet_is_lost_between_an_agent_its_end_flanneld_and_the_handover() -> Res
     ensure!(stream.finish()?.lost == 0);
     Ok(())
 }
+
+#[test]
+fn without_a_tunnel_each_route_is_replaced_on_the_spot_also_beside_another_networks_tunnel() -> Result<()> {
+    let world = World::with_config(r#"{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}"#)?;
+    let (mut one, two) = (world.member("h1")?, world.member("h2")?);
+    one.host.ip_batch("link add flannel.2 up type vxlan id 2 local 192.168.77.1 dstport 8475\naddr add 10.6.1.0/32 dev flannel.2\n")?;
+    let (c1, c2) = (one.host.container("c1")?, two.host.container("c2")?);
+    wait_for("the containers to reach each other", PATIENCE, || c1.ping(c2.address(), 56, false))?;
+    let stream = c1.udp_stream(&c2, Duration::from_millis(1))?;
+    one.agent.terminate()?;
+    let (whole, said) = hand_over(&one, &[])?;
+    ensure!(whole && ours(&one.host)?.is_empty(), "{said}");
+    let routes = one.host.run(&["ip", "route", "show", "proto", "boot"])?;
+    ensure!(routes.contains(&format!("via {} dev eth0", two.host.address())), "{routes}");
+    ensure!(stream.finish()?.lost == 0);
+    one.host.ip_json(&["link", "show", "dev", "flannel.2"]).map(drop)
+}

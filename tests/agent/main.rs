@@ -1,5 +1,6 @@
 //! The agent as a whole: a real process on hosts in network namespaces, with a real etcd.
 
+mod alloc;
 mod bad_input;
 mod bad_records;
 mod commands;

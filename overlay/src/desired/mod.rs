@@ -14,7 +14,7 @@ use lease::{MacAddr, Subnet};
 use crate::device::{IfIndex, VtepSpec};
 use crate::entry::{FdbTo, Key, RuleKey};
 use crate::ground::{Direct, Ground};
-use routes::flannelds_key;
+pub(crate) use routes::flannelds_key;
 pub use routes::route_metric;
 
 /// The route protocol number (`rtm_protocol`) that our routes and rules carry; not assigned in iproute2's `rt_protos`.

@@ -9,7 +9,7 @@ use crate::entry::{RouteKey, RouteTo, TABLE_MAIN, Way};
 use crate::ground::Direct;
 
 /// The key of the route that flanneld makes to a direct peer's subnet.
-pub(super) fn flannelds_key(prefix: Subnet) -> RouteKey {
+pub(crate) fn flannelds_key(prefix: Subnet) -> RouteKey {
     RouteKey { prefix, metric: if prefix.is_ipv4() { 0 } else { IP6_RT_PRIO_USER }, table: TABLE_MAIN }
 }
 

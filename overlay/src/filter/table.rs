@@ -145,10 +145,11 @@ impl Table {
         if self.is_right() {
             self.stood.clone_from(&self.frame);
             self.adjust(now).await
-        } else if self.last_look.is_some() {
-            self.make_anew(now).await
-        } else {
+        } else if self.look_wanted {
+            // What is there is not known well enough to be made anew: somebody keeps changing it, or it has just been made.
             Ok(())
+        } else {
+            self.make_anew(now).await
         }
     }
 

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use lease::Subnet;
 
 use crate::event::Event;
+use crate::ground::{Direct, Ground};
 use crate::observed::Observed;
 use crate::op::Op;
 use crate::{IfIndex, TABLE_MAIN};
@@ -43,6 +44,14 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// What concerns a data plane on this ground.
+    #[must_use]
+    pub fn of(ground: &Ground, underlay: Option<IfIndex>) -> Self {
+        let Ground { network, subnet: _, vtep, direct, blackhole: _, table: _ } = ground;
+        let device = vtep.as_ref().map(|vtep| vtep.name.clone());
+        Self { device, network: *network, underlay, table: ground.table_id(), ways: *direct != Direct::Never }
+    }
+
     /// A device and what hangs on it.
     #[must_use]
     pub fn of_device(device: String, network: Subnet) -> Self {

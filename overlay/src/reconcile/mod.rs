@@ -4,7 +4,8 @@
 //! [`step`](Reconciler::step) then plans a batch of them, applies it, and takes in what the kernel says happened. An
 //! acknowledgement is no proof: a key is right when the kernel's own events say so.
 //!
-//! It never deletes an entry before the peers are complete, and never touches anything but the VTEP and what hangs on it.
+//! It never deletes an entry before the peers are complete, and never touches anything but the VTEP with what hangs on it, and routes and
+//! rules for parts of the network that carry our protocol number, or that flanneld left for a direct peer.
 
 mod batch;
 mod news;

@@ -59,7 +59,15 @@ impl<K: Kernel> Reconciler<K> {
                 }
                 // With its last IPv4 address it has lost neighbours and routes.
                 Event::Address { present: false, .. } => self.settled |= self.observed.lacks_ipv4(),
-                _ => {}
+                Event::Address { present: true, .. }
+                | Event::Elsewhere(_)
+                | Event::Fdb { .. }
+                | Event::ForeignRoute { .. }
+                | Event::Forwarding(_)
+                | Event::Neighbour { .. }
+                | Event::Route { .. }
+                | Event::Rule { .. }
+                | Event::Threaded(_) => {}
             }
             if !matches!(event, Event::By(_)) {
                 by = None;

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use lease::{MacAddr, Mtu};
 use overlay::contract::Family;
 use overlay::{
-    Deed, Desired, Direct, Ground, Kernel, ModelKernel, Observed, Op, Peer, RouteKey, RouteTable, RouteTo, RuleKey, TABLE_MAIN, VtepSpec,
-    Way,
+    Deed, Desired, Direct, Ground, Kernel, ModelKernel, Observed, Op, Peer, RouteKey, RouteTable, RouteTo, RuleKey, Scope, TABLE_MAIN,
+    VtepSpec, Way,
 };
 use proptest::prelude::*;
 
@@ -69,7 +69,7 @@ impl Case {
     }
 
     pub(crate) fn after(self, deeds: &[Deed]) -> ModelKernel {
-        let kernel = ModelKernel::new(self.ground().scope(None));
+        let kernel = ModelKernel::new(Scope::of(&self.ground(), None));
         for deed in deeds {
             kernel.somebody(deed);
         }

@@ -1,4 +1,4 @@
-//! The data-plane thread: the one place that speaks to the kernel while the agent runs.
+//! The data-plane thread of one family: the one place that writes its device, entries, routes and rules while the agent runs.
 //!
 //! It has a runtime of its own, so that a slow store, a scrape or a status of fifty thousand peers never stands between a
 //! kernel event and its repair. It ends when it is stopped or its [`Dataplane`] handle is dropped, and leaves the kernel as it is.
@@ -145,4 +145,13 @@ impl Dataplane {
             tracing::error!(waited = ?ANSWER, "data plane does not end: it hangs in the kernel");
         }
     }
+}
+
+/// Says it, if it is news.
+pub(crate) fn tell_news<T: PartialEq>(say: &watch::Sender<T>, now: T) {
+    say.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
 }

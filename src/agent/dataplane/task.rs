@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use lease::{Event, Family, Rng};
 use overlay::{Counts, Kernel, KernelError, Netlink, Reconciler, State, Step, Totals};
 
-use super::{Ask, Job, Line, Standing};
+use super::{Ask, Job, Line, Standing, tell_news};
 use crate::agent::notices::Notices;
 use crate::agent::peer_filter::PeerFilter;
-use crate::agent::planes::put;
 use crate::agent::view::{self, View};
 use crate::metrics::{Metrics, PlaneGauges};
 
@@ -172,9 +171,9 @@ impl Task {
         }
         self.count(reconciler);
         let complete = reconciler.peers().is_complete();
-        put(&self.line.say, Some(Standing { state: filter.judge(reconciler.state()), peers: reconciler.desired().len(), complete }));
+        tell_news(&self.line.say, Some(Standing { state: filter.judge(reconciler.state()), peers: reconciler.desired().len(), complete }));
         if complete {
-            put(&self.line.tell, self.heard);
+            tell_news(&self.line.tell, self.heard);
         }
     }
 

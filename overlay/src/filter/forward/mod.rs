@@ -137,7 +137,7 @@ pub(super) async fn somewhere(owner: &str, family: Family) -> Result<bool, Kerne
 pub(super) async fn remove(owner: &str, family: Family) -> Result<(Vec<String>, Option<String>), KernelError> {
     let mut forward = Forward::open(any_network(owner, family)?, false, Duration::ZERO)?;
     forward.step(Instant::now()).await?;
-    let mut cleared = forward.native.take_cleared();
+    let mut cleared: Vec<String> = forward.native.take_cleared().into_iter().collect();
     cleared.extend(forward.legacy.take_cleared());
     Ok((cleared, forward.trouble()))
 }

@@ -31,7 +31,7 @@ pub(super) struct Native {
     looked: bool,
     /// Where ours stand, and where they were taken away.
     right: BTreeSet<String>,
-    cleared: Vec<String>,
+    cleared: BTreeSet<String>,
     /// Whether what was told since the last word on who did it concerns us.
     concerned: bool,
     retries: Retries<()>,
@@ -49,7 +49,7 @@ impl Native {
             not_before: now,
             looked: false,
             right: BTreeSet::new(),
-            cleared: Vec::new(),
+            cleared: BTreeSet::new(),
             concerned: false,
             retries: Retries::default(),
             heals: 0,
@@ -173,7 +173,7 @@ impl Native {
         self.right.iter()
     }
 
-    pub(super) fn take_cleared(&mut self) -> Vec<String> {
+    pub(super) fn take_cleared(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.cleared)
     }
 

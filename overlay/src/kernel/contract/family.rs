@@ -147,6 +147,6 @@ impl Family {
     /// What is looked at.
     #[must_use]
     pub fn scope(self) -> Scope {
-        self.ground().scope(None)
+        Scope::of(&self.ground(), None)
     }
 }

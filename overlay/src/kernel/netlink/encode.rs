@@ -64,7 +64,7 @@ pub(super) fn message(op: &Op, device: IfIndex) -> Option<(RouteNetlinkMessage, 
             message = match way {
                 Way::Blackhole => message.kind(RouteType::BlackHole),
                 _ if gateway.is_none() && key.prefix.is_ipv4() => message.scope(RouteScope::Link),
-                _ => message,
+                Way::Tunnel | Way::Link(_) | Way::Other => message,
             };
             (NewRoute(message.build()), if *replace { PUT } else { NEW })
         }

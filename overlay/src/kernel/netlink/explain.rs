@@ -62,6 +62,20 @@ pub(super) async fn taken_by(op: &Op) -> Result<String, KernelError> {
 pub(super) fn no_device(index: usize, op: &Op, name: &str) -> Option<Failure> {
     match op {
         Op::DelRoute { .. } | Op::DelNeighbour { .. } | Op::DelFdb { .. } | Op::DelAddress { .. } | Op::DelDevice => None,
-        _ => Some(Failure { index, errno: errno_number(Errno::ENODEV), reason: format!("there is no device {name}") }),
+        Op::EnableForwarding { .. }
+        | Op::CreateDevice(_)
+        | Op::SetLocal(_)
+        | Op::SetLearning(_)
+        | Op::SetMac(_)
+        | Op::SetMtu(_)
+        | Op::DisableLinkLocal
+        | Op::DisableAcceptRa
+        | Op::PutAddress(_)
+        | Op::SetUp
+        | Op::PutFdb { .. }
+        | Op::PutNeighbour { .. }
+        | Op::PutRule(_)
+        | Op::DelRule(_)
+        | Op::PutRoute { .. } => Some(Failure { index, errno: errno_number(Errno::ENODEV), reason: format!("there is no device {name}") }),
     }
 }

@@ -3,33 +3,30 @@
 //! Looked at are all routing tables and rules, whatever wrote them. Ours is what bears our protocol number, within our network: a second
 //! network's agent on this host has the same number.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use lease::Subnet;
 use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
 
-use super::dump::{Question, ask};
+use super::dump::{Question, What, ask, dump};
 use super::encode::family;
-use super::entry::route_address;
+use super::entry::{address, route_address};
 use super::interfaces::vxlan_links;
 use super::requests::Requests;
 use super::wire::{Message, decode};
+use crate::desired::flannelds_key;
 use crate::kernel::KernelError;
-use crate::{IfIndex, ROUTE_PROTOCOL, TABLE_MAIN};
+use crate::{IfIndex, ROUTE_PROTOCOL, RouteKey, TABLE_MAIN};
 
 /// How often an interrupted dump is begun anew.
 const TRIES: usize = 20;
-
-/// The metric of a route that was put without one: of IPv4 0, of IPv6 `IP6_RT_PRIO_USER` (include/net/ip6_route.h, v6.18).
-fn default_metric(family: AddressFamily) -> u32 {
-    if family == AddressFamily::Inet6 { 1024 } else { 0 }
-}
 
 /// Something of ours in the kernel that flanneld does not manage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,22 +77,14 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
     .await?;
 
     let ours = RouteProtocol::from(ROUTE_PROTOCOL);
-    // flanneld leaves the protocol and the metric as they are by default.
-    let theirs = |prefix: Subnet| {
-        routes.iter().any(|route| {
-            let Route { prefix: other, table, metric, protocol, kind, message: _ } = route;
-            let plain =
-                (*table, *metric, *protocol, *kind) == (TABLE_MAIN, default_metric(family), RouteProtocol::Boot, RouteType::Unicast);
-            *other == prefix && plain
-        })
-    };
+    let theirs: BTreeSet<Subnet> = routes.iter().filter(|route| route.is_flannelds()).map(|route| route.prefix).collect();
     // With host-gw, flanneld finds our route to the same next hop, takes it for its own, and puts none.
-    let tunnelled = vxlan_links().await?.iter().any(|(name, _)| name.starts_with("flannel"));
+    let tunnelled = has_vtep(network).await?;
     let mut leftovers = Vec::new();
     let mut kept = Vec::new();
     for route in routes.iter().filter(|route| route.protocol == ours) {
         // What a blackhole swallows goes nowhere without it either.
-        let needed = route.kind != RouteType::BlackHole && !theirs(route.prefix);
+        let needed = route.kind != RouteType::BlackHole && !theirs.contains(&route.prefix);
         let instead = route.as_flannelds().filter(|_| needed && !tunnelled);
         let waits_for = (needed && instead.is_none()).then(|| format!("flanneld has no route to {} yet", route.prefix));
         if waits_for.is_some() {
@@ -114,6 +103,22 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
         }
     }));
     Ok(leftovers)
+}
+
+/// Whether there is a VTEP of this network: one that bears an address of it.
+async fn has_vtep(network: Subnet) -> Result<bool, KernelError> {
+    for (_, device) in vxlan_links().await?.iter().filter(|(name, _)| name.starts_with("flannel")) {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        dump(What::Addresses(Some(device.index)), &mut addresses, |addresses, message| {
+            addresses.extend(address(message, Some(device.index))?.map(|found| found.address));
+            Ok(())
+        })
+        .await?;
+        if addresses.iter().any(|address| network.contains(*address)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Leftover {
@@ -153,6 +158,13 @@ pub async fn allow_link_local(device: IfIndex) -> Result<bool, KernelError> {
 }
 
 impl Route {
+    /// Whether it is as flanneld puts it, which leaves protocol, metric and table as they are by default.
+    fn is_flannelds(&self) -> bool {
+        let Self { prefix, table, metric, protocol, kind, message: _ } = self;
+        let key = RouteKey { prefix: *prefix, metric: *metric, table: *table };
+        (key, *protocol, *kind) == (flannelds_key(*prefix), RouteProtocol::Boot, RouteType::Unicast)
+    }
+
     /// The command that deletes it, after the one that puts what takes its place.
     fn command(&self, replaced: bool) -> String {
         let Self { prefix, table, metric, kind, .. } = self;

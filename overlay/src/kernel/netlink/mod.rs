@@ -275,6 +275,19 @@ fn needs_device(op: &Op) -> bool {
     match op {
         Op::PutRoute { to, .. } | Op::DelRoute { to, .. } => to.way == Way::Tunnel,
         Op::CreateDevice(_) | Op::EnableForwarding { .. } | Op::PutRule(_) | Op::DelRule(_) => false,
-        _ => true,
+        Op::DelDevice
+        | Op::SetLocal(_)
+        | Op::SetLearning(_)
+        | Op::SetMac(_)
+        | Op::SetMtu(_)
+        | Op::DisableLinkLocal
+        | Op::DisableAcceptRa
+        | Op::PutAddress(_)
+        | Op::DelAddress { .. }
+        | Op::SetUp
+        | Op::PutFdb { .. }
+        | Op::DelFdb { .. }
+        | Op::PutNeighbour { .. }
+        | Op::DelNeighbour { .. } => true,
     }
 }
