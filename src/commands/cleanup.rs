@@ -4,16 +4,18 @@
 
 use std::fmt::Write;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use lease::{Backend, LeaseStore, Subnet};
-use overlay::{Kernel, Kind, Netlink, Observed, Op, OurTable, Scope};
+use lease::{Backend, Family, LeaseStore, Subnet};
+use overlay::{Kernel, Kind, Leftover, Netlink, Observed, Op, OurTable, Scope};
 
 use super::filters;
-use crate::agent::{store_of, usable};
+use crate::agent::{lock_name, store_of, usable};
 use crate::cli::Options;
 use crate::conflicts::{self, LiveFlanneld};
+use crate::lock::{Lock, LockError};
 use crate::status;
 use crate::subnet_env::Remembered;
 
@@ -69,9 +71,11 @@ async fn remove_routes(options: &Options, out: &mut String) -> anyhow::Result<()
     anywhere.extend(overlay::leftovers("::/0".parse()?).await?);
     // Where there is nothing, it need not be known which network is ours.
     let Some(first) = anywhere.first() else { return Ok(()) };
-    let networks = super::networks(options).await.with_context(|| format!("cannot tell whether this is ours: {}", first.command))?;
+    let networks = super::networks(options)
+        .await
+        .with_context(|| format!("cannot tell whether this is ours: {}", first.clone().for_good().command))?;
     for network in networks {
-        for leftover in overlay::leftovers(network).await? {
+        for leftover in overlay::leftovers(network).await?.into_iter().map(Leftover::for_good) {
             leftover.remove().await?;
             writeln!(out, "{}", leftover.command)?;
         }
@@ -126,10 +130,13 @@ async fn look(name: &str) -> anyhow::Result<(Netlink, Observed)> {
 }
 
 /// Ours is the VXLAN device that bears the address of the subnet in our subnet file; without such a file, the one with
-/// the VNI of the network's configuration.
+/// the VNI of the network's configuration, and no other network's address. Never one that an agent keeps: ours does not run.
 async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::Result<bool> {
     let Some(Kind::Vxlan(vxlan)) = observed.device.as_ref().map(|device| &device.kind) else { return Ok(false) };
     if Some(vxlan.vni.get()) != vni_of(name) {
+        return Ok(false);
+    }
+    if let Err(LockError::Held(_)) = Lock::take(&lock_name(name)) {
         return Ok(false);
     }
     if let Some(key) = Remembered::read(&options.subnet_file).key() {
@@ -139,7 +146,18 @@ async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::
     let store = store_of(&options.etcd)?;
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
     let ours = usable(text.as_deref(), &store.config_key())?;
-    Ok(matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
+    let pools: Vec<Subnet> = Family::ALL.into_iter().filter_map(|family| Some(ours.config.pool(family)?.network)).collect();
+    let mut known_far = observed.addresses.iter().map(|(address, _)| *address).filter(|address| !is_link_local(*address));
+    let fits = known_far.all(|address| pools.iter().any(|pool| pool.contains(address)));
+    Ok(fits && matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
+}
+
+/// One that the kernel gives a device by itself.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 pub(super) fn remove(path: &Path, out: &mut String) -> anyhow::Result<()> {
