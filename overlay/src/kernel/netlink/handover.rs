@@ -20,7 +20,7 @@ use super::entry::route_address;
 use super::interfaces::vxlan_links;
 use super::requests::Requests;
 use super::wire::{Message, decode};
-use crate::kernel::KernelError;
+use crate::kernel::{Kernel, KernelError, Netlink, Scope};
 use crate::{IfIndex, ROUTE_PROTOCOL, TABLE_MAIN};
 
 /// How often an interrupted dump is begun anew.
@@ -92,7 +92,7 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
         })
     };
     // With host-gw, flanneld finds our route to the same next hop, takes it for its own, and puts none.
-    let tunnelled = vxlan_links().await?.iter().any(|(name, _)| name.starts_with("flannel"));
+    let tunnelled = is_tunnelled(network).await?;
     let mut leftovers = Vec::new();
     let mut kept = Vec::new();
     for route in routes.iter().filter(|route| route.protocol == ours) {
@@ -113,6 +113,17 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
         Leftover { alone: command.clone(), command, waits_for, instead: None, removal: rule_removal(rule) }
     }));
     Ok(leftovers)
+}
+
+/// Whether this network has a VTEP here: another network's is none of it.
+async fn is_tunnelled(network: Subnet) -> Result<bool, KernelError> {
+    for (name, _) in vxlan_links().await?.into_iter().filter(|(name, _)| name.starts_with("flannel")) {
+        let observed = Netlink::open(Scope::of_device(name, network))?.dump().await?;
+        if observed.addresses.iter().any(|(address, _)| network.contains(*address)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Leftover {
