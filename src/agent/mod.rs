@@ -47,7 +47,7 @@ use room::Room;
 
 pub(crate) use packet_filter::name_of;
 pub(crate) use place::{claim_for, find as find_place};
-pub(crate) use room::take_network;
+pub(crate) use room::{lock_name, take_network};
 use session::Sessions;
 pub(crate) use sources::{Usable, store_of, usable};
 pub(crate) use wanted::{Wanted, wanted};

@@ -135,6 +135,7 @@ fn wanted(config: &NetworkConfig, vni: Vni) -> Vec<(String, Subnet)> {
     Family::ALL.into_iter().filter_map(of).collect()
 }
 
-fn lock_name(device: &str) -> String {
+/// What the agent holds that keeps this device.
+pub(crate) fn lock_name(device: &str) -> String {
     format!("device {device}")
 }

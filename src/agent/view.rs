@@ -132,7 +132,10 @@ fn peers<K: Kernel>(reconciler: &Reconciler<K>) -> Vec<Peer> {
         });
         let key = desired.route_key(subnet);
         let have = observed.routes.get(&key).copied();
-        let route = entry(Key::Route(key), have.is_some(), have == desired.route(key));
+        let route = match desired.out_of_reach(key) {
+            Some(dst) => Some(EntryState::Retrying(format!("{dst} is not on a link of this host"))),
+            None => entry(Key::Route(key), have.is_some(), have == desired.route(key)),
+        };
         let whole = [&neighbour, &fdb, &route].into_iter().flatten().all(|state| *state == EntryState::Ok);
         let state = match (kept.contains(&subnet), whole) {
             (true, _) => PeerState::KeptLast,

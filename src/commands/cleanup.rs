@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use overlay::{Kernel, Op, OurTable};
+use overlay::{Kernel, Leftover, Op, OurTable};
 
 use super::filters;
 use super::vteps::{flannel_devices, is_ours, look};
@@ -69,9 +69,11 @@ async fn remove_routes(options: &Options, out: &mut String) -> anyhow::Result<()
     anywhere.extend(overlay::leftovers("::/0".parse()?).await?);
     // Where there is nothing, it need not be known which network is ours.
     let Some(first) = anywhere.first() else { return Ok(()) };
-    let networks = super::networks(options).await.with_context(|| format!("cannot tell whether this is ours: {}", first.command))?;
+    let networks = super::networks(options)
+        .await
+        .with_context(|| format!("cannot tell whether this is ours: {}", first.clone().for_good().command))?;
     for network in networks {
-        for leftover in overlay::leftovers(network).await? {
+        for leftover in overlay::leftovers(network).await?.into_iter().map(Leftover::for_good) {
             leftover.remove().await?;
             writeln!(out, "{}", leftover.command)?;
         }

@@ -1,11 +1,14 @@
 //! This host's devices that are named as VTEPs are, and which of them is our network's.
 
+use std::net::IpAddr;
+
 use anyhow::Context;
-use lease::{Backend, LeaseStore, Subnet};
+use lease::{Backend, Family, LeaseStore, Subnet};
 use overlay::{Kernel, Kind, Netlink, Observed, Scope};
 
-use crate::agent::{store_of, usable};
+use crate::agent::{lock_name, store_of, usable};
 use crate::cli::Options;
+use crate::lock::{Lock, LockError};
 use crate::subnet_env::Remembered;
 
 /// The names of the devices that are named as VTEPs are.
@@ -30,10 +33,13 @@ pub(super) async fn look(name: &str) -> anyhow::Result<(Netlink, Observed)> {
 }
 
 /// Ours is the VXLAN device that bears the address of the subnet in our subnet file; without such a file, the one with
-/// the VNI of the network's configuration.
+/// the VNI of the network's configuration, and no other network's address. Never one that an agent keeps: ours does not run.
 pub(super) async fn is_ours(name: &str, observed: &Observed, options: &Options) -> anyhow::Result<bool> {
     let Some(Kind::Vxlan(vxlan)) = observed.device.as_ref().map(|device| &device.kind) else { return Ok(false) };
     if Some(vxlan.vni.get()) != vni_of(name) {
+        return Ok(false);
+    }
+    if let Err(LockError::Held(_)) = Lock::take(&lock_name(name)) {
         return Ok(false);
     }
     if let Some(key) = Remembered::read(&options.subnet_file).key() {
@@ -43,7 +49,18 @@ pub(super) async fn is_ours(name: &str, observed: &Observed, options: &Options) 
     let store = store_of(&options.etcd)?;
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
     let ours = usable(text.as_deref(), &store.config_key())?;
-    Ok(matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
+    let pools: Vec<Subnet> = Family::ALL.into_iter().filter_map(|family| Some(ours.config.pool(family)?.network)).collect();
+    let mut known_far = observed.addresses.iter().map(|(address, _)| *address).filter(|address| !is_link_local(*address));
+    let fits = known_far.all(|address| pools.iter().any(|pool| pool.contains(address)));
+    Ok(fits && matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
+}
+
+/// One that the kernel gives a device by itself.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testkit::world::{Member, PATIENCE, Peer, World};
+use testkit::world::{Member, PATIENCE, Peer, SUBNETS, World};
 use testkit::{Lab, Monitor, wait_for};
 
 const CONFIG: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}"#;
@@ -120,6 +120,22 @@ fn going_over_between_link_and_tunnel_loses_no_packet() -> Result<()> {
 }
 
 #[test]
+fn with_host_gw_a_peer_behind_a_router_is_named_and_is_not_in_step() -> Result<()> {
+    let world = World::with_config(r#"{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}"#)?;
+    world.put_raw("10.5.201.0-24", &host_gw("192.168.77.201"))?;
+    let member = world.member("h1")?;
+    world.put_raw("10.5.202.0-24", &host_gw("192.168.88.3"))?;
+    member.wait_unready_for(&["10.5.202.0/24", "192.168.88.3", "not on a link"])?;
+    let status = member.agent.status_json()?;
+    let state = |number: usize| status.pointer(&format!("/peers/{number}/state")).and_then(serde_json::Value::as_str).unwrap_or_default();
+    ensure!(state(0) == "in_step" && state(1) == "converging", "{:#}", status["peers"]);
+    let text = member.agent.ask(&["status"]).err().map(|error| error.to_string());
+    ensure!(text.is_some(), "status exits with 0");
+    world.etcd.del(&format!("{SUBNETS}10.5.202.0-24"))?;
+    wait_for("the agent to be ready", PATIENCE, || member.ensure_ready())
+}
+
+#[test]
 fn what_flanneld_left_is_taken_over_and_what_others_made_stays() -> Result<()> {
     let world = World::with_config(CONFIG)?;
     let peers = world.peers([201, 203])?;
@@ -142,4 +158,31 @@ fn what_flanneld_left_is_taken_over_and_what_others_made_stays() -> Result<()> {
     let status = member.agent.status_json()?;
     ensure!(status["warnings"].to_string().contains("10.5.203.0/24"), "{status:#}");
     wait_routes(&member, "10.6.7.0/24", &["10.6.7.0/24 via 192.168.77.7 dev eth0 proto 76 metric 8".to_owned()])
+}
+
+#[test]
+fn cleanup_takes_direct_routes_away_and_puts_none_in_their_place() -> Result<()> {
+    for (config, flag) in [(CONFIG, "--route-table=501"), (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}"#, "--v=0")] {
+        let world = World::with_config(config)?;
+        let record = if config == CONFIG { Peer::new(201).record() } else { host_gw("192.168.77.201") };
+        world.put_raw("10.5.201.0-24", &record)?;
+        let host = world.lab.host("h1")?;
+        let before = host.run(&["ip", "route", "show", "table", "main"])?;
+        let mut member = Member::on(host, world.options()?.args([flag]))?;
+        member.agent.wait_ready(PATIENCE)?;
+        wait_for("the direct route", PATIENCE, || {
+            ensure!(routes(&member, "10.5.201.0/24")?.len() == 1);
+            Ok(())
+        })?;
+        member.agent.terminate()?;
+        let said = member.agent.ask_with_flags("cleanup")?;
+        ensure!(said.contains("ip route del 10.5.201.0/24 proto 76 metric 202") && !said.contains("add"), "{said}");
+        ensure!(routes(&member, "10.5.201.0/24")?.is_empty() && member.host.run(&["ip", "route", "show", "table", "main"])? == before);
+    }
+    Ok(())
+}
+
+/// A lease record of a host-gw network.
+fn host_gw(address: &str) -> String {
+    format!(r#"{{"PublicIP":"{address}","PublicIPv6":null,"BackendType":"host-gw"}}"#)
 }

@@ -110,6 +110,18 @@ fn each_family_heals_on_its_own() -> Result<()> {
 }
 
 #[test]
+fn where_ipv6_is_switched_off_that_is_said_and_no_right_is_asked_for() -> Result<()> {
+    let world = World::with_config(DUAL)?;
+    let members = members(&world, &["h1", "h2"])?;
+    let [member, _] = members.as_slice() else { unreachable!() };
+    member.set_sysctl(&format!("net/ipv6/conf/{VTEP_V6}/disable_ipv6"), "1")?;
+    let why = member.wait_unready_for(&["IPv6 is disabled"])?;
+    ensure!(!why.contains("CAP_NET_ADMIN") && !member.agent.log_contains("CAP_NET_ADMIN"), "{why}\n{}", member.agent.log());
+    member.set_sysctl(&format!("net/ipv6/conf/{VTEP_V6}/disable_ipv6"), "0")?;
+    wait_for("the agent to be ready", PATIENCE, || member.ensure_ready())
+}
+
+#[test]
 fn a_peer_that_changes_in_one_family_changes_in_that_alone() -> Result<()> {
     let world = World::with_config(DUAL)?;
     let member = world.member("h1")?;

@@ -37,6 +37,8 @@ fn with(commands: &[&[&str]], place: &str) -> Result<()> {
             .and_then(Value::as_array)
             .is_some_and(|places| places.iter().any(|named| named == place))
     })?;
+    member.wait_log(&["INFO", place, "rules of ours in others' forward chains are as they are needed"])?;
+    ensure!(!member.agent.log_contains("PUT_RIGHT"), "a constant's name in the log");
     member.ensure_ready()?;
     Ok(())
 }

@@ -167,3 +167,26 @@ fn without_a_tunnel_each_route_is_replaced_on_the_spot_also_beside_another_netwo
     ensure!(stream.finish()?.lost == 0);
     one.host.ip_json(&["link", "show", "dev", "flannel.2"]).map(drop)
 }
+
+#[test]
+fn without_a_tunnel_a_network_is_handed_over_beside_one_that_has_one() -> Result<()> {
+    let world = World::new()?;
+    world.etcd.put("/two/config", r#"{"Network":"10.6.0.0/16","Backend":{"Type":"host-gw"}}"#)?;
+    let far = r#"{"PublicIP":"192.168.77.201","PublicIPv6":null,"BackendType":"host-gw"}"#;
+    world.etcd.put("/two/subnets/10.6.201.0-24", far)?;
+    let first = world.member("h1")?;
+    let second = world.options()?.beside(8481, "/run/flannel/two.env").args(["--etcd-prefix=/two"]);
+    let mut second = Member::on(first.host.clone(), second)?;
+    second.agent.wait_ready(PATIENCE)?;
+    let route = || first.host.run(&["ip", "route", "show", "10.6.201.0/24"]);
+    wait_for("the route", PATIENCE, || {
+        ensure!(route()?.contains("proto 76"));
+        Ok(())
+    })?;
+    second.agent.terminate()?;
+    // flanneld has rules of its own only where it is asked to masquerade, and takes our route for its own.
+    let (_, said) = hand_over(&second, &["--subnet-file=/run/flannel/two.env"])?;
+    ensure!(said.contains("ip route add 10.6.201.0/24 via 192.168.77.201; ip route del 10.6.201.0/24 proto 76"), "{said}");
+    ensure!(!route()?.contains("proto 76") && route()?.contains("via 192.168.77.201 dev eth0"), "{}", route()?);
+    first.ensure_ready()
+}

@@ -193,3 +193,24 @@ fn each_network_has_its_own_status_socket_and_state() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn cleanup_of_an_agent_that_never_had_a_device_leaves_that_of_the_one_in_its_way() -> Result<()> {
+    let world = world()?;
+    world.etcd.put("/two/config", r#"{"Network":"10.6.0.0/16","Backend":{"Type":"vxlan","Port":8475}}"#)?;
+    let mut first = world.member("h1")?;
+    let second = world.options()?.beside(SECOND_PORT, SECOND_FILE).args(["--etcd-prefix=/two"]);
+    let mut second = Member::on(first.host.clone(), second)?;
+    second.wait_unready_for(&[VTEP, "another agent's"])?;
+    second.agent.terminate()?;
+    let (before, table) = (image(&first.host, VTEP)?, first.host.run(&["nft", "list", "table", "ip", "loden-net-flannel.1"])?);
+    // While that agent runs, and when it has stopped.
+    for _ in 0..2 {
+        let said = second.agent.ask_with_flags("cleanup")?;
+        ensure!(said.contains(&format!("# {VTEP} is left alone")) && !said.contains("del"), "{said}");
+        ensure!(image(&first.host, VTEP)? == before, "{VTEP} is another");
+        ensure!(first.host.run(&["nft", "list", "table", "ip", "loden-net-flannel.1"])? == table);
+        first.agent.terminate()?;
+    }
+    Ok(())
+}

@@ -74,7 +74,7 @@ impl Legacy {
             self.retries.repaired(WHOLE, now);
             self.heals += 1;
         } else {
-            tracing::info!(chains = ?self.right, PUT_RIGHT);
+            tracing::info!(chains = ?self.right, "{PUT_RIGHT}");
         }
     }
 

@@ -97,7 +97,7 @@ impl Native {
             self.retries.repaired(WHOLE, now);
             self.heals += 1;
         } else {
-            tracing::info!(chains = ?self.right, PUT_RIGHT);
+            tracing::info!(chains = ?self.right, "{PUT_RIGHT}");
         }
         Ok(())
     }

@@ -22,7 +22,8 @@ pub(super) enum Verdict {
 
 pub(super) fn verdict(op: &Op, refusal: &Refusal) -> Verdict {
     match (op, refusal.errno) {
-        (_, Errno::EPERM | Errno::EACCES) => Verdict::NoRight,
+        // EACCES is another matter: IPv6 is switched off on the device (net/ipv6/addrconf.c, route.c; v6.18).
+        (_, Errno::EPERM) => Verdict::NoRight,
         // The kernel's words for "gone" (measured on 6.18): ESRCH for a route, ENOENT for neighbour and FDB, EADDRNOTAVAIL for an
         // address; ENODEV where the whole device is. A rule is put as a new one: there can be two that are alike.
         (Op::PutRule(_), Errno::EEXIST)

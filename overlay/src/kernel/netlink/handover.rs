@@ -35,6 +35,8 @@ pub struct Leftover {
     pub command: String,
     /// Why it cannot go yet, as a clause; none where it can.
     pub waits_for: Option<String>,
+    /// The command that removes it and does no more.
+    alone: String,
     /// What is put in its place first.
     instead: Option<RouteNetlinkMessage>,
     removal: RouteNetlinkMessage,
@@ -90,17 +92,14 @@ pub async fn leftovers(network: Subnet) -> Result<Vec<Leftover>, KernelError> {
         if waits_for.is_some() {
             kept.push(route.table);
         }
-        leftovers.push(Leftover { command: route.command(instead.is_some()), waits_for, instead, removal: route.removal() });
+        let (command, alone) = (route.command(instead.is_some()), route.command(false));
+        leftovers.push(Leftover { command, waits_for, alone, instead, removal: route.removal() });
     }
     leftovers.extend(rules.iter().map(|rule| {
         let table = table_of(rule);
         let waits_for = (table != TABLE_MAIN && kept.contains(&table)).then(|| format!("table {table} still has such routes"));
-        Leftover {
-            command: rule_command(rule, destination(rule).unwrap_or(network)),
-            waits_for,
-            instead: None,
-            removal: rule_removal(rule),
-        }
+        let command = rule_command(rule, destination(rule).unwrap_or(network));
+        Leftover { alone: command.clone(), command, waits_for, instead: None, removal: rule_removal(rule) }
     }));
     Ok(leftovers)
 }
@@ -122,6 +121,12 @@ async fn has_vtep(network: Subnet) -> Result<bool, KernelError> {
 }
 
 impl Leftover {
+    /// As it is to go where flanneld does not take over: at once, and with nothing in its place.
+    #[must_use]
+    pub fn for_good(self) -> Self {
+        Self { command: self.alone.clone(), waits_for: None, instead: None, ..self }
+    }
+
     /// Removes it, once what takes its place is there. What is gone already is removed.
     ///
     /// # Errors
