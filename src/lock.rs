@@ -67,6 +67,20 @@ impl Lock {
         Ok(None)
     }
 
+    /// The names of this network namespace that begin so, with who holds them.
+    ///
+    /// # Errors
+    /// When the kernel's list of sockets cannot be read.
+    pub fn others(prefix: &str) -> Result<Vec<(String, i32)>, LockError> {
+        let mut found = Vec::new();
+        for name in names(&std::fs::read_to_string("/proc/net/unix")?).filter(|name| name.starts_with(prefix)) {
+            if let Some((pid, _)) = holder(&address(name)).map_err(io::Error::from)? {
+                found.push((name.to_owned(), pid));
+            }
+        }
+        Ok(found)
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -87,6 +101,11 @@ fn address(name: &str) -> String {
     }
     let digest: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("loden/{digest}")
+}
+
+/// The names among the kernel's sockets: an abstract address stands at the end of its line, behind an `@` (proc_net_unix(5)).
+fn names(sockets: &str) -> impl Iterator<Item = &str> {
+    sockets.lines().filter_map(|line| line.split_once(" @loden/").map(|(_, name)| name))
 }
 
 /// Process and user of whoever holds the address; process 0 where it is in another pid namespace, or does not answer. None where nobody
@@ -126,6 +145,8 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(Lock::take(&format!("{name}/other")).unwrap().is_some());
+        let seen = Lock::others(name).unwrap().into_iter().any(|(seen, pid)| seen == name && u32::try_from(pid) == Ok(std::process::id()));
+        assert_eq!(seen, name.len() <= NAME_MAX, "a name that is shown as it is can be found");
         drop(lock);
         // The task is gone at the runtime's next turn.
         while Lock::take(name).is_err() {

@@ -12,6 +12,7 @@ use super::follow::{offer, taken};
 use super::place::{self, Place};
 use super::planes::Planes;
 use super::sources::{ConfigFeed, Usable, usable};
+use super::wanted;
 use crate::cli::Options;
 
 /// How often to look for an interface while there is none that will do.
@@ -24,17 +25,19 @@ pub(super) const UNDERLAY_CHANGED: &str = "the underlay has changed";
 const CONFIG_CHANGED: &str = "the network configuration has changed";
 
 /// Ends when the underlay is not what it was any more.
-pub(super) async fn underlay_change(options: &Options, place: &Place, planes: &Planes) -> &'static str {
+pub(super) async fn underlay_change(options: &Options, config: &NetworkConfig, place: &Place, planes: &Planes) -> &'static str {
     // What changes from now on is told; what changed before has to be looked at.
     let _ = planes.standing.clone().wait_for(Option::is_some).await;
     let mut missing = None;
     loop {
-        match place::find(&options.interface, &place.families()).await {
+        let usable = place::find(&options.interface, &place.families()).await.map_err(|error| error.to_string());
+        // One whose MTU is too small for one family is none for the other either: a session serves both.
+        let usable = usable.and_then(|now| wanted::possible(&now, config).map(|()| now).map_err(|error| error.to_string()));
+        match usable {
             Ok(now) if now.underlay != place.underlay => return UNDERLAY_CHANGED,
             Ok(_) => missing = None,
-            // Down, or without address for now: what is in the kernel serves as well as anything.
+            // Down, without address or too small for now: what is in the kernel serves as well as anything.
             Err(error) => {
-                let error = error.to_string();
                 if missing.as_ref() != Some(&error) {
                     tracing::warn!(error, "underlay not usable at the moment; the overlay stays as it is");
                 }

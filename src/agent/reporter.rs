@@ -43,7 +43,7 @@ pub(super) async fn watch_readiness(
             systemd::status(&line);
             last_line = line;
         }
-        if readiness.is_ready() && !told_ready {
+        if !told_ready && (readiness.is_ready() || serves(&now, lease_now.as_ref(), standing_now.as_ref())) {
             systemd::ready();
             told_ready = true;
         }
@@ -74,6 +74,13 @@ pub(super) async fn watch_readiness(
             return;
         }
     }
+}
+
+/// Whether whoever starts after us may start: lease and subnet file are there, and what can be done for the peers has been. That one of
+/// them cannot be reached is no reason to keep containers from starting.
+fn serves(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standing>) -> bool {
+    let done = matches!(standing, Some(Standing { state: State::InStep | State::Troubled(..), complete: true, .. }));
+    matches!(lease, Some(LeaseState::Held(_))) && done && facts.blocked.is_none() && facts.subnet_file.is_none()
 }
 
 /// Waits for a change; for ever where there is nothing to change any more.

@@ -21,6 +21,11 @@ pub(crate) enum NoRoom {
         "{device} is another agent's: process {pid} keeps it for another network; stop that one, or give this network another Backend.VNI"
     )]
     SameDevice { device: String, pid: i32 },
+    #[error(
+        "the Network {network} and {theirs}, which process {pid} serves on this host, have addresses in common: each would take the other's \
+         routes away; give one of them another Network, or stop that agent"
+    )]
+    Overlap { network: Subnet, theirs: Subnet, pid: i32 },
     #[error("cannot make sure that {what} is nobody else's: {source}")]
     Unsure { what: String, source: std::io::Error },
     #[error(transparent)]
@@ -34,6 +39,8 @@ pub(crate) enum NoRoom {
 pub(super) struct Room {
     /// The network's, from the start.
     _network: Option<Lock>,
+    /// The addresses', once they are known.
+    addresses: Vec<Lock>,
     /// The devices', once they are known.
     devices: Option<Vec<Lock>>,
     /// flannelds of other networks.
@@ -48,14 +55,17 @@ impl Room {
     /// # Errors
     /// [`NoRoom::SameNetwork`].
     pub(super) fn take(etcd: &EtcdOptions, flannelds: Vec<Flanneld>) -> Result<Self, NoRoom> {
-        Ok(Self { _network: take_network(etcd)?, devices: None, flannelds, warnings: Vec::new() })
+        Ok(Self { _network: take_network(etcd)?, addresses: Vec::new(), devices: None, flannelds, warnings: Vec::new() })
     }
 
-    /// Takes the devices, if nothing stands in their way; returns what a person should know all the same.
+    /// Takes addresses and devices, if nothing stands in their way; returns what a person should know all the same.
     ///
     /// # Errors
     /// [`NoRoom`]; nothing is held then, and it can be tried again.
     pub(super) async fn claim(&mut self, config: &NetworkConfig) -> Result<&[String], NoRoom> {
+        if config.backend != Backend::Alloc {
+            self.claim_addresses(config)?;
+        }
         let Backend::Vxlan(vxlan) = config.backend else { return Ok(&[]) };
         let wanted = wanted(config, vxlan.vni);
         let names: Vec<String> = wanted.iter().map(|(name, _)| lock_name(name)).collect();
@@ -73,6 +83,32 @@ impl Room {
             self.devices = Some(locks);
         }
         Ok(&self.warnings)
+    }
+
+    /// Takes the networks' addresses: two agents would each take the other's routes for leftovers of its own.
+    fn claim_addresses(&mut self, config: &NetworkConfig) -> Result<(), NoRoom> {
+        let unsure = |error: LockError| NoRoom::Unsure { what: "the Network".to_owned(), source: io_error(error) };
+        let networks = || config.families().filter_map(|family| Some(config.pool(family)?.network));
+        let name_of = |network: Subnet| format!("{ADDRESSES}{network}");
+        self.addresses.retain(|lock| networks().any(|network| lock.name() == name_of(network)));
+        for network in networks() {
+            let name = name_of(network);
+            if self.addresses.iter().any(|lock| lock.name() == name) {
+                continue;
+            }
+            for (name, pid) in Lock::others(ADDRESSES).map_err(unsure)? {
+                let theirs = name.strip_prefix(ADDRESSES).and_then(|text| text.parse::<Subnet>().ok());
+                let ours = u32::try_from(pid) == Ok(std::process::id());
+                if let Some(theirs) = theirs.filter(|theirs| theirs.overlaps(network) && !ours) {
+                    return Err(NoRoom::Overlap { network, theirs, pid });
+                }
+            }
+            self.addresses.extend(Lock::take(&name).map_err(|error| match error {
+                LockError::Held(pid) => NoRoom::Overlap { network, theirs: network, pid },
+                LockError::Io(_) => unsure(error),
+            })?);
+        }
+        Ok(())
     }
 
     async fn conflicts(&self, vxlan: &VxlanConfig, wanted: &[(String, Subnet)]) -> Result<Vec<String>, NoRoom> {
@@ -111,6 +147,16 @@ impl Room {
         let foreign = |address: &std::net::IpAddr| address.is_ipv4() == network.is_ipv4() && !network.contains(*address);
         let address = observed.addresses.iter().map(|(address, _)| *address).find(foreign);
         Ok(address.map(|address| Conflict::OtherNetwork { device: device.to_owned(), address, network, pid: flanneld.pid }))
+    }
+}
+
+/// What the name of a network's addresses begins with.
+const ADDRESSES: &str = "addresses ";
+
+fn io_error(error: LockError) -> std::io::Error {
+    match error {
+        LockError::Io(source) => source,
+        LockError::Held(pid) => std::io::Error::other(format!("process {pid} has it")),
     }
 }
 

@@ -132,7 +132,7 @@ impl Sessions {
         tasks.spawn(freshen(self.board.clone(), lease.clone(), planes.standing.clone()));
         let mut running = planes.standing.clone();
         let why = tokio::select! {
-            why = ends::underlay_change(&self.options, &place, &planes) => Ok(why),
+            why = ends::underlay_change(&self.options, config, &place, &planes) => Ok(why),
             why = ends::config_change(&mut self.feed, &config_key, &usable, entry.key, &place, &self.board) => why,
             changed = ends::lease_change(&mut lease, &entry) => match changed {
                 // Whoever wrote it, the other hosts go by it.

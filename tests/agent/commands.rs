@@ -272,6 +272,22 @@ fn systemd_is_told_ready_once_it_is_and_a_line_of_status_all_along() -> Result<(
 }
 
 #[test]
+fn systemd_is_told_ready_though_one_peer_cannot_be_reached() -> Result<()> {
+    let world = World::with_config(r#"{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}"#)?;
+    world.put_raw("10.5.201.0-24", r#"{"PublicIP":"192.168.99.9","PublicIPv6":null,"BackendType":"host-gw"}"#)?;
+    let host = world.lab.host("h1")?;
+    let path = host.files().join("notify");
+    let systemd = UnixDatagram::bind(&path)?;
+    systemd.set_read_timeout(Some(PATIENCE))?;
+    let member = Member::on(host, world.options()?.env("NOTIFY_SOCKET", &path.display().to_string()))?;
+    let mut buffer = [0; 4096];
+    while systemd.recv(&mut buffer).context("READY=1 never came")? == 0 || !buffer.starts_with(b"READY=1") {}
+    member.wait_unready_for(&["192.168.99.9"])?;
+    ensure!(member.host.read(testkit::world::SUBNET_FILE)?.contains("FLANNEL_SUBNET=10.5."));
+    Ok(())
+}
+
+#[test]
 fn called_flanneld_the_program_takes_flannelds_place() -> Result<()> {
     let world = World::new()?;
     let host = world.lab.host("h1")?;

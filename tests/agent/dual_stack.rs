@@ -281,3 +281,30 @@ fn plan_and_status_speak_of_both_families() -> Result<()> {
     ensure!(plan.contains("ip link add flannel-v6.1") && !plan.contains("ip link add flannel.1"), "{plan}");
     Ok(())
 }
+
+#[test]
+fn an_underlay_too_small_for_ipv6_or_without_an_ipv6_address_keeps_neither_family_from_being_healed() -> Result<()> {
+    let world = World::with_config(DUAL)?;
+    let members = members(&world, &["h1", "h2"])?;
+    let containers = containers(&members)?;
+    let (mut v4, mut v6) = (Mesh::new(&containers)?, Mesh::v6(&containers)?);
+    v4.wait_whole(PATIENCE)?;
+    v6.wait_whole(PATIENCE)?;
+    let member = members.first().context("no host")?;
+    let before = world.etcd.get_prefix(SUBNETS)?;
+    member.host.run(&["ip", "link", "set", "eth0", "mtu", "1340"])?;
+    member.wait_log(&["WARN", "underlay not usable at the moment", "1340"])?;
+    member.host.run(&["ip", "route", "flush", "dev", "flannel.1", "proto", "76"])?;
+    v4.wait_whole(PATIENCE)?;
+    member.host.run(&["ip", "link", "set", "eth0", "mtu", "1500"])?;
+    // The kernel leaves a link-local address: nobody could be told to send there.
+    member.host.run(&["ip", "address", "del", "fd77::1/64", "dev", "eth0"])?;
+    member.wait_log(&["WARN", "underlay not usable at the moment", "no usable IPv6 address"])?;
+    member.host.run(&["ip", "route", "flush", "dev", "flannel.1", "proto", "76"])?;
+    v4.wait_whole(PATIENCE)?;
+    member.host.run(&["ip", "address", "add", "fd77::1/64", "dev", "eth0", "nodad"])?;
+    v6.wait_whole(PATIENCE)?;
+    let leases = world.etcd.get_prefix(SUBNETS)?;
+    ensure!(before.iter().zip(&leases).all(|(a, b)| a.value == b.value), "{before:?} {leases:?}");
+    Ok(())
+}

@@ -214,3 +214,27 @@ fn cleanup_of_an_agent_that_never_had_a_device_leaves_that_of_the_one_in_its_way
     }
     Ok(())
 }
+
+#[test]
+fn a_second_network_that_overlaps_the_first_waits_and_takes_none_of_its_routes() -> Result<()> {
+    let world = World::with_config(CONFIG)?;
+    for (config, port) in [
+        (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":2,"Port":8475}}"#, 8481),
+        (r#"{"Network":"10.0.0.0/8","Backend":{"Type":"host-gw"}}"#, 8482),
+    ] {
+        world.etcd.put(&format!("/p{port}/config"), config)?;
+    }
+    let peers = world.peers([201, 202])?;
+    let first = world.member("h1")?;
+    first.wait_peers(&peers)?;
+    for port in [8481, 8482] {
+        let options = world.options()?.beside(port, &format!("/run/flannel/{port}.env")).args([format!("--etcd-prefix=/p{port}")]);
+        let second = Member::on(first.host.clone(), options)?;
+        second.wait_log(&["ERROR", "no room", "10.5.0.0/16", "have addresses in common", &first.agent.pid().to_string()])?;
+    }
+    first.wait_peers(&peers)?;
+    first.ensure_ready()?;
+    ensure!(first.agent.status_json()?["heals"].as_array().is_some_and(Vec::is_empty), "{}", first.agent.log_tail());
+    ensure!(world.etcd.get_prefix("/p8481/subnets/")?.is_empty() && world.etcd.get_prefix("/p8482/subnets/")?.is_empty());
+    Ok(())
+}

@@ -127,7 +127,7 @@ impl<'a> Search<'a> {
     fn usable(&self) -> impl Iterator<Item = (&'a Interface, IpAddr)> + use<'a> {
         let families = self.families;
         self.candidates().flat_map(move |interface| {
-            let addresses = interface.addresses.iter().filter(|address| !address.unusable).map(|address| address.address);
+            let addresses = interface.addresses.iter().filter(|address| usable(address)).map(|address| address.address);
             addresses.filter(|address| families.contains(&Family::of(*address))).map(move |address| (interface, address))
         })
     }
@@ -148,8 +148,15 @@ fn there(interfaces: &Interfaces, families: &[Family]) -> String {
 /// The address to take of an interface: known far before known near, permanent before temporary, certain before tentative.
 fn best_address(interface: &Interface, family: Family) -> Option<IpAddr> {
     let rank = |address: &&Address| (address.scope, address.temporary, address.tentative);
-    let of_family = interface.addresses.iter().filter(|address| !address.unusable && Family::of(address.address) == family);
+    let of_family = interface.addresses.iter().filter(|address| usable(address) && Family::of(address.address) == family);
     of_family.min_by_key(rank).map(|best| best.address)
+}
+
+/// Whether a tunnel can start there. One of IPv6 that is only known on its link would need the link named with it, and our device is
+/// bound to none.
+fn usable(address: &Address) -> bool {
+    let on_link_only = matches!(address.address, IpAddr::V6(address) if address.is_unicast_link_local());
+    !address.unusable && !on_link_only
 }
 
 /// `flannel.<VNI>` and `flannel-v6.<VNI>`: a tunnel through itself leads nowhere.
@@ -281,7 +288,7 @@ mod tests {
         assert_eq!(best(&[near, dead, temporary, tentative, good]), Ok(good.address));
         assert_eq!(best(&[near, dead, temporary, tentative]), Ok(tentative.address));
         assert_eq!(best(&[near, dead, temporary]), Ok(temporary.address));
-        assert_eq!(best(&[dead, near]), Ok(near.address));
+        assert!(best(&[dead, near]).unwrap_err().contains("eth0 has no usable IPv6 address"), "not one that is known on the link alone");
         assert_eq!(
             best(&[dead]).unwrap_err(),
             "no interface for the tunnel: eth0 has no usable IPv6 address; there are: eth0 (2001:db8::4)"
