@@ -159,7 +159,8 @@ fn no_other_program_is_started_and_no_process_made_from_start_to_stop() -> Resul
     let calls = fs::read_to_string(&trace)?;
     let started: Vec<_> = calls.lines().filter(|line| line.contains("exec")).collect();
     ensure!(started.len() == 1, "{started:#?}");
-    let made: Vec<_> = calls.lines().filter(|line| line.contains("fork(") || line.contains("clone")).collect();
+    let made: Vec<_> =
+        calls.lines().filter(|line| ["fork(", "clone(", "clone3(", "clone3 resumed"].iter().any(|call| line.contains(call))).collect();
     ensure!(!made.is_empty() && made.iter().all(|line| line.contains("CLONE_THREAD") || line.contains("resumed")), "{made:#?}");
     Ok(())
 }

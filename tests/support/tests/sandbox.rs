@@ -12,8 +12,9 @@ use testkit::wait_for;
 const SOON: Duration = Duration::from_secs(5);
 
 fn sandbox(script: &str) -> Command {
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sandbox"));
-    command.args(["sh", "-c", script]);
+    // Whoever runs the tests may ignore SIGHUP (nohup(1)), and what is ignored stays so in a child.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", concat!(env!("CARGO_MANIFEST_DIR"), "/sandbox"), "sh", "-c", script]);
     command
 }
 
