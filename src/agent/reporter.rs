@@ -79,8 +79,9 @@ pub(super) async fn watch_readiness(
 /// Whether whoever starts after us may start: lease and subnet file are there, and what can be done for the peers has been. That one of
 /// them cannot be reached is no reason to keep containers from starting.
 fn serves(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standing>) -> bool {
-    let done = matches!(standing, Some(Standing { state: State::InStep | State::Troubled(..), complete: true, .. }));
-    matches!(lease, Some(LeaseState::Held(_))) && done && facts.blocked.is_none() && facts.subnet_file.is_none()
+    let done = matches!(standing, Some(Standing { state: State::Troubled(..), complete: true, .. }));
+    let filtered = facts.packet_filters.values().all(|filter| filter.not_ready().is_none());
+    matches!(lease, Some(LeaseState::Held(_))) && done && filtered && facts.blocked.is_none() && facts.subnet_file.is_none()
 }
 
 /// Waits for a change; for ever where there is nothing to change any more.
