@@ -34,7 +34,7 @@ fn who_deleted_a_route_is_told_and_what_we_do_ourselves_is_nobodys_doing() {
         let (key, _) = family.route(2);
         assert!(!events(&mut kernel).iter().any(|event| matches!(event, Event::By(_))));
         // A process that is still there when it is asked who it is.
-        sh(&format!("(echo route del {}; sleep 20) | ip -batch - >/dev/null 2>&1 &", key.prefix));
+        sh(&format!("{{ (echo route del {}; sleep 20) | ip -batch - ; }} >/dev/null 2>&1 &", key.prefix));
         let mut told = Vec::new();
         while !told.iter().any(|event| matches!(event, Event::Route { .. })) {
             kernel.wait_events(&mut told).await.unwrap();
