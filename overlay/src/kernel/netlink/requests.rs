@@ -113,7 +113,7 @@ impl Requests {
     pub(super) async fn link<T>(
         &mut self,
         name: &str,
-        read: impl FnOnce(&Message<'_>) -> Result<T, DecodeError>,
+        read: impl FnMut(&Message<'_>) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, KernelError> {
         let message = LinkUnspec::new_with_name(name).append_extra_attribute(link::without_counters()).build();
         self.one("look up the device", RouteNetlinkMessage::GetLink(message), read).await
@@ -143,24 +143,14 @@ impl Requests {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Option<Refusal>, KernelError> {
-        self.seq = self.seq.wrapping_add(1);
-        self.socket.send(call, Batch::of(message, flags | NLM_F_ACK, self.seq).bytes()).await?;
-        loop {
-            let Received::Datagram(datagram) = self.socket.receive(call).await? else {
-                return Err(protocol(call, "the answer was lost"));
-            };
-            for message in Messages::new(datagram) {
-                let message = message.map_err(malformed(call))?;
-                if message.sequence_number() != self.seq {
-                    continue;
-                }
-                match answer::read(message).map_err(malformed(call))? {
-                    Answer::Refused(refusal) => return Ok(Some(refusal)),
-                    Answer::Done => return Ok(None),
-                    Answer::Part(_) | Answer::Nothing => {}
-                }
-            }
-        }
+        self.exchange(call, message, flags | NLM_F_ACK, |answer| {
+            Ok(match answer {
+                Answer::Refused(refusal) => Some(Some(refusal)),
+                Answer::Done => Some(None),
+                Answer::Part(_) | Answer::Nothing => None,
+            })
+        })
+        .await
     }
 
     /// Asks by which interface the kernel would reach each address with no gateway between; none where it would not. Many questions go in
@@ -216,10 +206,27 @@ impl Requests {
         &mut self,
         call: &'static str,
         question: RouteNetlinkMessage,
-        read: impl FnOnce(&Message<'_>) -> Result<T, DecodeError>,
+        mut read: impl FnMut(&Message<'_>) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, KernelError> {
+        self.exchange(call, question, 0, |answer| match answer {
+            Answer::Part(message) => read(&message).map(|read| Some(Some(read))).map_err(malformed(call)),
+            Answer::Refused(Refusal { errno: Errno::ENODEV | Errno::ENETUNREACH | Errno::EHOSTUNREACH, .. }) => Ok(Some(None)),
+            Answer::Refused(refusal) => Err(refusal.into_error(call)),
+            Answer::Done | Answer::Nothing => Ok(None),
+        })
+        .await
+    }
+
+    /// Sends one request, and gives its answers to `read` until that has made something of one.
+    async fn exchange<T>(
+        &mut self,
+        call: &'static str,
+        request: RouteNetlinkMessage,
+        flags: u16,
+        mut read: impl FnMut(Answer<'_>) -> Result<Option<T>, KernelError>,
+    ) -> Result<T, KernelError> {
         self.seq = self.seq.wrapping_add(1);
-        self.socket.send(call, Batch::of(question, 0, self.seq).bytes()).await?;
+        self.socket.send(call, Batch::of(request, flags, self.seq).bytes()).await?;
         loop {
             let Received::Datagram(datagram) = self.socket.receive(call).await? else {
                 return Err(protocol(call, "the answer was lost"));
@@ -229,11 +236,8 @@ impl Requests {
                 if message.sequence_number() != self.seq {
                     continue;
                 }
-                match answer::read(message).map_err(malformed(call))? {
-                    Answer::Part(message) => return read(&message).map(Some).map_err(malformed(call)),
-                    Answer::Refused(Refusal { errno: Errno::ENODEV | Errno::ENETUNREACH | Errno::EHOSTUNREACH, .. }) => return Ok(None),
-                    Answer::Refused(refusal) => return Err(refusal.into_error(call)),
-                    Answer::Done | Answer::Nothing => {}
+                if let Some(read) = read(answer::read(message).map_err(malformed(call))?)? {
+                    return Ok(read);
                 }
             }
         }
