@@ -71,10 +71,10 @@ impl Lock {
     ///
     /// # Errors
     /// When the kernel's list of sockets cannot be read.
-    pub fn others(prefix: &str) -> Result<Vec<(String, i32)>, LockError> {
+    pub fn others(prefix: &str) -> io::Result<Vec<(String, i32)>> {
         let mut found = Vec::new();
         for name in names(&std::fs::read_to_string("/proc/net/unix")?).filter(|name| name.starts_with(prefix)) {
-            if let Some((pid, _)) = holder(&address(name)).map_err(io::Error::from)? {
+            if let Some((pid, _)) = holder(&address(name))? {
                 found.push((name.to_owned(), pid));
             }
         }

@@ -70,6 +70,11 @@ impl NetworkConfig {
         family.pick(self.v4, self.v6)
     }
 
+    /// The overlay networks of the families that are on: IPv4's first.
+    pub fn networks(&self) -> impl Iterator<Item = Subnet> + '_ {
+        self.families().filter_map(|family| Some(self.pool(family)?.network))
+    }
+
     /// The families that are on: IPv4 first.
     pub fn families(&self) -> impl Iterator<Item = Family> + '_ {
         Family::ALL.into_iter().filter(|family| self.pool(*family).is_some())

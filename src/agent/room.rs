@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use lease::{Backend, Family, NetworkConfig, Subnet, Vni, VxlanConfig};
+use lease::{Backend, NetworkConfig, Subnet, Vni, VxlanConfig};
 use overlay::{Device, Kernel, KernelError, Kind, Netlink, Scope};
 
 use crate::cli::EtcdOptions;
@@ -61,7 +61,7 @@ impl Room {
     /// Takes addresses and devices, if nothing stands in their way; returns what a person should know all the same.
     ///
     /// # Errors
-    /// [`NoRoom`]; nothing is held then, and it can be tried again.
+    /// [`NoRoom`]; no device is held then, and it can be tried again.
     pub(super) async fn claim(&mut self, config: &NetworkConfig) -> Result<&[String], NoRoom> {
         if config.backend != Backend::Alloc {
             self.claim_addresses(config)?;
@@ -87,11 +87,10 @@ impl Room {
 
     /// Takes the networks' addresses: two agents would each take the other's routes for leftovers of its own.
     fn claim_addresses(&mut self, config: &NetworkConfig) -> Result<(), NoRoom> {
-        let unsure = |error: LockError| NoRoom::Unsure { what: "the Network".to_owned(), source: io_error(error) };
-        let networks = || config.families().filter_map(|family| Some(config.pool(family)?.network));
+        let unsure = |source| NoRoom::Unsure { what: "the Network".to_owned(), source };
         let name_of = |network: Subnet| format!("{ADDRESSES}{network}");
-        self.addresses.retain(|lock| networks().any(|network| lock.name() == name_of(network)));
-        for network in networks() {
+        self.addresses.retain(|lock| config.networks().any(|network| lock.name() == name_of(network)));
+        for network in config.networks() {
             let name = name_of(network);
             if self.addresses.iter().any(|lock| lock.name() == name) {
                 continue;
@@ -105,7 +104,7 @@ impl Room {
             }
             self.addresses.extend(Lock::take(&name).map_err(|error| match error {
                 LockError::Held(pid) => NoRoom::Overlap { network, theirs: network, pid },
-                LockError::Io(_) => unsure(error),
+                LockError::Io(source) => unsure(source),
             })?);
         }
         Ok(())
@@ -153,13 +152,6 @@ impl Room {
 /// What the name of a network's addresses begins with.
 const ADDRESSES: &str = "addresses ";
 
-fn io_error(error: LockError) -> std::io::Error {
-    match error {
-        LockError::Io(source) => source,
-        LockError::Held(pid) => std::io::Error::other(format!("process {pid} has it")),
-    }
-}
-
 /// Takes a network for this process, an agent or a command in its place.
 ///
 /// # Errors
@@ -177,8 +169,7 @@ pub(crate) fn take_network(etcd: &EtcdOptions) -> Result<Option<Lock>, NoRoom> {
 
 /// The devices of the configuration, each with its network.
 fn wanted(config: &NetworkConfig, vni: Vni) -> Vec<(String, Subnet)> {
-    let of = |family: Family| Some((overlay::device_name(vni, family.is_ipv6()), config.pool(family)?.network));
-    Family::ALL.into_iter().filter_map(of).collect()
+    config.networks().map(|network| (overlay::device_name(vni, !network.is_ipv4()), network)).collect()
 }
 
 /// What the agent holds that keeps this device.

@@ -51,5 +51,5 @@ async fn networks(options: &Options) -> anyhow::Result<Vec<Subnet>> {
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
     let config: NetworkConfig =
         text.with_context(|| format!("there is no subnet file, and nothing under {}", store.config_key()))?.parse()?;
-    Ok([config.v4, config.v6].into_iter().flatten().map(|pool| pool.network).collect())
+    Ok(config.networks().collect())
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Context;
-use lease::{Backend, Family, LeaseStore, Subnet};
+use lease::{Backend, LeaseStore, Subnet};
 use overlay::{Kernel, Kind, Netlink, Observed, Scope};
 
 use crate::agent::{lock_name, store_of, usable};
@@ -49,9 +49,8 @@ pub(super) async fn is_ours(name: &str, observed: &Observed, options: &Options) 
     let store = store_of(&options.etcd)?;
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
     let ours = usable(text.as_deref(), &store.config_key())?;
-    let pools: Vec<Subnet> = Family::ALL.into_iter().filter_map(|family| Some(ours.config.pool(family)?.network)).collect();
     let mut known_far = observed.addresses.iter().map(|(address, _)| *address).filter(|address| !is_link_local(*address));
-    let fits = known_far.all(|address| pools.iter().any(|pool| pool.contains(address)));
+    let fits = known_far.all(|address| ours.config.networks().any(|network| network.contains(address)));
     Ok(fits && matches!(ours.config.backend, Backend::Vxlan(ours) if ours.vni == vxlan.vni))
 }
 
