@@ -56,8 +56,22 @@ pub(super) async fn underlay_change(options: &Options, config: &NetworkConfig, p
     }
 }
 
+/// Ends when the configuration or the underlay is another than the one that a lease is being claimed for.
+pub(super) async fn other_ground(
+    options: &Options,
+    feed: &mut ConfigFeed,
+    key: &str,
+    config: &NetworkConfig,
+    place: &Place,
+) -> anyhow::Result<&'static str> {
+    tokio::select! {
+        why = other_config(feed, key, config) => why,
+        why = other_underlay(options, place) => Ok(why),
+    }
+}
+
 /// Ends when the underlay is another than the one that a lease is being claimed for. No data plane is there yet to tell.
-pub(super) async fn other_underlay(options: &Options, place: &Place) -> &'static str {
+async fn other_underlay(options: &Options, place: &Place) -> &'static str {
     loop {
         tokio::time::sleep(UNDERLAY_PAUSE).await;
         if place::find(&options.interface, &place.families()).await.is_ok_and(|now| now.underlay != place.underlay) {

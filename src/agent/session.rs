@@ -231,12 +231,7 @@ impl Sessions {
     /// configuration comes first.
     async fn find_room(&mut self, key: &str, config: &NetworkConfig, place: &Place) -> anyhow::Result<Option<&'static str>> {
         let Self { options, board, feed, room, .. } = self;
-        let other_ground = async {
-            tokio::select! {
-                why = ends::other_config(feed, key, config) => why,
-                why = ends::other_underlay(options, place) => Ok(why),
-            }
-        };
+        let other_ground = ends::other_ground(options, feed, key, config, place);
         tokio::pin!(other_ground);
         let mut said = None;
         loop {
@@ -279,12 +274,9 @@ impl Sessions {
         Ok((keeper, lease, tell))
     }
 
-    /// Ends when the configuration or the underlay is another than the one that a lease is being claimed for.
+    /// As [`ends::other_ground`].
     async fn other_ground(&mut self, key: &str, config: &NetworkConfig, place: &Place) -> anyhow::Result<&'static str> {
-        tokio::select! {
-            why = ends::other_config(&mut self.feed, key, config) => why,
-            why = ends::other_underlay(&self.options, place) => Ok(why),
-        }
+        ends::other_ground(&self.options, &mut self.feed, key, config, place).await
     }
 }
 
