@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod cni;
 pub mod commands;
 pub mod conceal;
 pub mod conflicts;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::file::{self, PutError};
 
 /// Everybody may read it: CNI plugins and Docker's scripts do.
-const FILE: file::Kind = file::Kind { flag: "--subnet-file", mode: 0o644 };
+const FILE: file::Kind = file::Kind { flag: "--subnet-file", mode: 0o644, lasting: true };
 /// How often to look without a hint.
 const AUDIT: Duration = Duration::from_secs(30);
 /// How long a writer is left to finish after a hint; also what bounds the looks that a flood of hints causes.
