@@ -59,6 +59,8 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
             let commands::HandedOver { text, complete } = commands::handover(&options, wait)?;
             return Ok((text, if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
         }
+        Invocation::InstallCni(options) => commands::install_cni(&options)?,
+        Invocation::Cni => return Ok((String::new(), cni::main())),
         Invocation::DockerOpts(wanted) => {
             wanted.write()?;
             String::new()

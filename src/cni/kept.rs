@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::config::{self, NetConf, Object};
 use super::failure::{Code, Failure};
-use crate::file;
+use crate::{file, reasons};
 
 /// Root's alone: a configuration may hold what is nobody's business.
 const FILE: file::Kind = file::Kind { flag: "dataDir in the network configuration", mode: 0o600, lasting: false };
@@ -47,10 +47,7 @@ impl Kept {
     /// # Errors
     /// [`Code::Io`]; then what was kept before still is.
     pub(super) fn put(&self, config: &[u8]) -> Result<(), Failure> {
-        file::put(&self.0, FILE, |file| file.write_all(config)).map_err(|error| {
-            let source = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
-            Failure::new(Code::Io, format!("{error}{source}"))
-        })
+        file::put(&self.0, FILE, |file| file.write_all(config)).map_err(|error| Failure::new(Code::Io, reasons::line(&error)))
     }
 
     /// What is kept.

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use crate::reasons;
 use crate::subnet_env::{ReadError, SubnetEnv};
 pub use call::{Call, Verb};
 pub use config::{NetConf, Object};
@@ -31,8 +32,8 @@ pub use render::delegate as render;
 pub const PLUGIN: &str = "flannel";
 /// The command that stands in for the name.
 const COMMAND: &str = "cni";
-/// What is printed for a person. It also tells our binary from flannel's.
-pub const ABOUT: &str = concat!("CNI plugin flannel of loden ", env!("CARGO_PKG_VERSION"));
+/// What a person is told. It also tells our binary, of whichever version, from flannel's.
+pub const MARK: &str = "CNI plugin flannel, the one that is loden";
 
 /// Whether the program was called as the plugin.
 #[must_use]
@@ -63,7 +64,12 @@ pub fn main() -> ExitCode {
 fn answer(version: &mut String) -> Result<(String, u8), Failure> {
     let Some(call) = Call::read(|name| std::env::var_os(name))? else {
         // Not to standard output: what stands there is for runtimes.
-        let _ = writeln!(std::io::stderr(), "{ABOUT}\nspeaks CNI {}; a container runtime calls it", version::SUPPORTED.join(", "));
+        let _ = writeln!(
+            std::io::stderr(),
+            "{MARK} {}: speaks CNI {}, with a container runtime",
+            env!("CARGO_PKG_VERSION"),
+            version::SUPPORTED.join(", ")
+        );
         return Ok((String::new(), 0));
     };
     let mut text = Vec::new();
@@ -72,7 +78,10 @@ fn answer(version: &mut String) -> Result<(String, u8), Failure> {
         .read_to_end(&mut text)
         .map_err(|error| Failure::new(Code::Io, format!("cannot read standard input: {error}")))?;
     if u64::try_from(text.len()).is_ok_and(|length| length > config::MOST) {
-        return Err(Failure::new(Code::Decode, format!("the network configuration on standard input is longer than {} bytes", config::MOST)));
+        return Err(Failure::new(
+            Code::Decode,
+            format!("the network configuration on standard input is longer than {} bytes", config::MOST),
+        ));
     }
     if call.verb == Verb::Version {
         return version_of(&text).map(|version| (version::answer(&version), 0));
@@ -155,7 +164,7 @@ fn rendered(conf: &NetConf, early: Code) -> Result<Object, Failure> {
     let env = SubnetEnv::read(&conf.subnet_file).map_err(|error| match error {
         ReadError::Missing(_) | ReadError::Unusable { .. } => Failure::new(early, error)
             .with_remedy("the agent on this host writes it once it holds a subnet: look whether it runs (loden status), and at its log"),
-        ReadError::Io { .. } => Failure::new(Code::Io, error),
+        ReadError::Io { .. } => Failure::new(Code::Io, reasons::line(&error)),
     })?;
     Ok(render(conf, &env))
 }

@@ -42,7 +42,7 @@ pub enum ReadError {
     #[error("there is no {}", .0.display())]
     Missing(PathBuf),
     /// It cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Io {
         /// Where it is.
         path: PathBuf,

@@ -14,7 +14,8 @@ pub(super) const CASES: &[Case] = cases![what_flannels_plugin_tells_its_delegate
 const WRITE: &str = "LODEN_WRITE_GOLDEN";
 
 fn flannels() -> Result<PathBuf> {
-    let program = std::env::var_os("FLANNEL_CNI_BIN").context("FLANNEL_CNI_BIN is not set: tests/support/peers flannel-cni says where it is")?;
+    let program =
+        std::env::var_os("FLANNEL_CNI_BIN").context("FLANNEL_CNI_BIN is not set: tests/support/peers flannel-cni says where it is")?;
     Ok(program.into())
 }
 
@@ -31,6 +32,10 @@ fn what_flannels_plugin_tells_its_delegate_is_what_the_golden_files_have(_: &Age
             different.push(case.name.as_str());
         }
     }
-    report.gate("the golden files are what flannel's plugin writes", different.is_empty(), format!("{} cases; {different:?} differ", cases.len()));
+    report.gate(
+        "the golden files are what flannel's plugin writes",
+        different.is_empty(),
+        format!("{} cases; {different:?} differ", cases.len()),
+    );
     Ok(())
 }
