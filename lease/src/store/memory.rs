@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::world::{LEASES, World};
-use super::{ConfigText, Health, LeaseStore, RenewError, Snapshot, StoreError, WriteError};
+use super::{Assigned, ConfigText, Health, LeaseStore, RenewError, Snapshot, StoreError, WriteError};
 use crate::{Entry, Event, Expiry, LeaseKey, LeaseRecord, Revision};
 
 /// One host's connection to a store in memory. Clones share the connection; [`MemoryStore::beside`] opens another.
@@ -164,6 +164,10 @@ impl LeaseStore for MemoryStore {
     async fn config(&self) -> Result<ConfigText, StoreError> {
         self.reach()?;
         Ok(self.world().value("config").map(str::to_owned))
+    }
+
+    async fn assigned(&self) -> Result<Assigned, StoreError> {
+        Ok(Assigned::Any)
     }
 
     async fn get(&self, key: LeaseKey) -> Result<Option<Entry>, StoreError> {
