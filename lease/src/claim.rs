@@ -3,6 +3,7 @@
 //! Every write is a compare-and-swap. A race that is lost is answered by looking again; a write whose reply was lost is
 //! found again by the owner in the record. What belongs to another host is never overwritten, whatever address it claims.
 
+pub mod assigned;
 mod survey;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 use self::survey::{Survey, learn, survey};
 use crate::alloc::{AllocError, choose};
 use crate::store::{Snapshot, StoreError, WriteError};
-use crate::{Entry, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Revision, Rng};
+use crate::{Assigned, Entry, Family, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Revision, Rng, Subnet};
 
 /// How often a lost race is answered by another attempt before the claim reports that it does not get through.
 const ATTEMPTS: u32 = 64;
@@ -69,6 +70,8 @@ pub enum How {
     Remembered,
     /// It was free.
     Fresh,
+    /// Somebody else chose it for this host: in Kubernetes it is the Node's podCIDR.
+    Assigned,
 }
 
 /// Something odd among the leases that concerns this host.
@@ -112,6 +115,31 @@ pub enum ClaimError {
         .0.key, holder(.0)
     )]
     HeldByClone(Box<Entry>),
+    /// Somebody else chooses this host's subnets, and has not yet.
+    #[error("{0}")]
+    NotAssigned(String),
+    /// The subnet that was chosen for this host is not of this network.
+    #[error(
+        "subnet {subnet}, which this host was given, does not lie in the Network {network}: give the network configuration the one that all \
+         hosts' subnets are taken from (in Kubernetes kube-controller-manager's --cluster-cidr)"
+    )]
+    Outside {
+        /// What was chosen.
+        subnet: Subnet,
+        /// The configured network.
+        network: Subnet,
+    },
+    /// No subnet was chosen for a family that is on.
+    #[error(
+        "this host was given no {family} subnet, and the network configuration has {network}: switch {family} off there, or give the host one \
+         (in Kubernetes kube-controller-manager's --cluster-cidr needs a network of each family)"
+    )]
+    NoneOf {
+        /// The family.
+        family: Family,
+        /// Its configured network.
+        network: Subnet,
+    },
     /// Others were faster too many times in a row.
     #[error("other hosts were faster {ATTEMPTS} times in a row")]
     Contended,
@@ -135,6 +163,19 @@ fn holder(entry: &Entry) -> String {
         Ok(LeaseRecord { public_ipv6: Some(address), .. }) => format!(" ({address})"),
         Ok(_) => String::new(),
         Err(error) => format!(", or its record was damaged ({error}): correct it, or delete the key"),
+    }
+}
+
+/// Takes this host's lease: what was assigned to it; else the one that was held `last`, if any, and no other; else whichever is to
+/// be had.
+///
+/// # Errors
+/// [`ClaimError`].
+pub async fn come_by<S: LeaseStore>(store: &S, claim: &Claim, last: Option<&Entry>, rng: &mut Rng) -> Result<Outcome, ClaimError> {
+    match (assigned::key(&store.assigned().await?)?, last) {
+        (Some(key), last) => assigned::take(store, claim, key, last).await,
+        (None, Some(last)) => reclaim(store, claim, last).await,
+        (None, None) => self::claim(store, claim, rng).await,
     }
 }
 
@@ -260,11 +301,14 @@ pub struct Foreseen {
     pub write: Option<&'static str>,
 }
 
-/// Says what [`claim()`] would take, given all leases. Pure; where the subnet is a random free one, another may be taken then.
+/// Says what would be taken, given all leases. Pure; where the subnet is a random free one, another may be taken then.
 ///
 /// # Errors
-/// [`ClaimError::NoSubnet`].
-pub fn foresee(claim: &Claim, snapshot: &Snapshot, rng: &mut Rng) -> Result<Foreseen, ClaimError> {
+/// [`ClaimError`], but for those of the store.
+pub fn foresee(claim: &Claim, assigned: &Assigned, snapshot: &Snapshot, rng: &mut Rng) -> Result<Foreseen, ClaimError> {
+    if let Some(key) = assigned::key(assigned)? {
+        return assigned::foresee(claim, key, snapshot);
+    }
     if let Some((entry, _)) = survey(claim, snapshot).ours {
         let record = Ok((claim.record)(entry.record.as_ref().ok()));
         let write = (entry.record != record).then_some("rewritten");
