@@ -14,6 +14,7 @@ mod dataplane;
 mod dispatch;
 mod ends;
 mod follow;
+mod node;
 mod notices;
 mod packet_filter;
 mod peer_filter;
@@ -39,7 +40,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::cli::Options;
+use crate::cli::{Options, StoreOptions};
 use crate::conflicts::Flanneld;
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
@@ -88,11 +89,12 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = Store::of(&options.store)?;
     let metrics = Arc::new(Metrics::new());
+    metrics.set_store(options.store.kind());
     let board = Board::new();
     let (say_ready, readiness) = watch::channel(Readiness::NotReady("starting".to_owned()));
     let mut tasks = JoinSet::new();
     if let Some(address) = options.healthz {
-        tasks.spawn(http::Server::bind(address).await?.serve(readiness, Arc::clone(&metrics)));
+        tasks.spawn(http::Server::bind(address).await?.serve(readiness.clone(), Arc::clone(&metrics)));
     }
     let (ask, asked) = mpsc::channel(1);
     tasks.spawn(status::Server::bind(&options.subnet_file)?.serve(ask));
@@ -100,6 +102,12 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     tasks.spawn(report::answer(asked, board.clone(), options.store.clone(), store.health(), say_ready.subscribe()));
     tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready));
     tasks.spawn(pulse(board.clone()));
+    if let (Store::Kube(store), StoreOptions::Kube(options)) = (&store, &options.store) {
+        if options.set_network_available {
+            tasks.spawn(node::keep_available(store.clone(), readiness.clone()));
+        }
+        tasks.spawn(node::note(store.clone(), board.clone()));
+    }
     let config = sources::follow_config(store.clone(), &mut tasks);
     let sessions = Sessions::new(options, store, metrics, board, config, room);
     let stopped = tokio::select! {

@@ -74,6 +74,15 @@ pub enum StoreOptions {
 }
 
 impl StoreOptions {
+    /// Its name, for scrapers.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "etcd",
+            Self::Kube(_) => "kubernetes",
+        }
+    }
+
     /// etcd's, where that is the store.
     #[must_use]
     pub fn etcd(&self) -> Option<&EtcdOptions> {

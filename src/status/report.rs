@@ -278,6 +278,9 @@ pub struct Rejected {
     pub key: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether that is that another host has the subnet, or a part of it.
+    #[serde(default)]
+    pub duplicate: bool,
 }
 
 /// A repair.

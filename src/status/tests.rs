@@ -215,7 +215,7 @@ fn problems_come_first_with_what_to_do() {
         endpoints: vec!["http://a:1".into()],
         ..Store::default()
     };
-    sick.rejected = vec![Rejected { key: "10.5.9.0-24".into(), reason: "MAC is\u{1b}[31m\nmulticast".into() }];
+    sick.rejected = vec![Rejected { key: "10.5.9.0-24".into(), reason: "MAC is\u{1b}[31m\nmulticast".into(), duplicate: false }];
     sick.fights = vec![Fight { what: "ip route replace x".into(), times: 9, who: None, next_in: 30 }];
     sick.held_removals = Some(Held { peers: 100, passes_in: 60, reason: "the store says that all are gone".into() });
     sick.peers = (1..=30).map(|number| peer(number, if number == 30 { PeerState::Converging } else { PeerState::InStep })).collect();
