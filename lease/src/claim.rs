@@ -4,6 +4,7 @@
 //! found again by the owner in the record. What belongs to another host is never overwritten, whatever address it claims.
 
 pub mod assigned;
+mod error;
 mod survey;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,10 +13,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+pub use self::error::{ClaimError, Warning};
 use self::survey::{Survey, learn, survey};
-use crate::alloc::{AllocError, choose};
+use crate::alloc::choose;
 use crate::store::{Snapshot, StoreError, WriteError};
-use crate::{Assigned, Entry, Family, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Revision, Rng, Subnet};
+use crate::{Assigned, Entry, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Revision, Rng};
 
 /// How often a lost race is answered by another attempt before the claim reports that it does not get through.
 const ATTEMPTS: u32 = 64;
@@ -74,80 +76,6 @@ pub enum How {
     Assigned,
 }
 
-/// Something odd among the leases that concerns this host.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Warning {
-    /// Another host's lease names our address.
-    #[error("lease {key} of another host (owner {owner}) names our address: is one a clone of the other?")]
-    SameAddress {
-        /// The other's lease.
-        key: LeaseKey,
-        /// Who the other is.
-        owner: Owner,
-    },
-    /// A reservation for our address that cannot be used with this configuration.
-    #[error("reservation {key} names our address but does not fit the network configuration: it is left alone")]
-    ReservationDoesNotFit {
-        /// The reserved subnets.
-        key: LeaseKey,
-    },
-    /// A reservation for our address that is not used because we hold another lease.
-    #[error("reservation {key} names our address but this host holds another lease: release that one to move")]
-    ReservationUnused {
-        /// The reserved subnets.
-        key: LeaseKey,
-    },
-}
-
-/// No lease was come by.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClaimError {
-    /// No subnet is free.
-    #[error(transparent)]
-    NoSubnet(#[from] AllocError),
-    /// Another host holds the subnet that was ours.
-    #[error("subnet {} is held by another host{}", .0.key, holder(.0))]
-    HeldByOther(Box<Entry>),
-    /// A live host with our identity has written our lease.
-    #[error(
-        "subnet {} is used by another host{} with the machine id and the network card's address of this one: one is a clone of the other; \
-         give one of them a machine id of its own (machine-id(5)) and start it again",
-        .0.key, holder(.0)
-    )]
-    HeldByClone(Box<Entry>),
-    /// Somebody else chooses this host's subnets, and has not yet.
-    #[error("{0}")]
-    NotAssigned(String),
-    /// The subnet that was chosen for this host is not of this network.
-    #[error(
-        "subnet {subnet}, which this host was given, does not lie in the Network {network}: give the network configuration the one that all \
-         hosts' subnets are taken from (in Kubernetes kube-controller-manager's --cluster-cidr)"
-    )]
-    Outside {
-        /// What was chosen.
-        subnet: Subnet,
-        /// The configured network.
-        network: Subnet,
-    },
-    /// No subnet was chosen for a family that is on.
-    #[error(
-        "this host was given no {family} subnet, and the network configuration has {network}: switch {family} off there, or give the host one \
-         (in Kubernetes kube-controller-manager's --cluster-cidr needs a network of each family)"
-    )]
-    NoneOf {
-        /// The family.
-        family: Family,
-        /// Its configured network.
-        network: Subnet,
-    },
-    /// Others were faster too many times in a row.
-    #[error("other hosts were faster {ATTEMPTS} times in a row")]
-    Contended,
-    /// The store failed. It is not known whether a write happened; the next claim finds out.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// Whether a clone of this host has written the lease: it says that it is us, but booted apart from us, and was written
 /// after we wrote it in this boot. An older one is what we wrote before our last boot, in a store that was restored.
 fn by_clone(claim: &Claim, entry: &Entry, last: &Entry) -> bool {
@@ -155,15 +83,6 @@ fn by_clone(claim: &Claim, entry: &Entry, last: &Entry) -> bool {
     let ours = (claim.record)(Some(record)).boot;
     let is_us = record.owner == Some(claim.owner) && said.boot == ours;
     is_us && record.boot.is_some() && record.boot != ours && entry.modified > last.modified
-}
-
-fn holder(entry: &Entry) -> String {
-    match &entry.record {
-        Ok(LeaseRecord { public_ip: Some(address), .. }) => format!(" ({address})"),
-        Ok(LeaseRecord { public_ipv6: Some(address), .. }) => format!(" ({address})"),
-        Ok(_) => String::new(),
-        Err(error) => format!(", or its record was damaged ({error}): correct it, or delete the key"),
-    }
 }
 
 /// Takes this host's lease: what was assigned to it; else the one that was held `last`, if any, and no other; else whichever is to

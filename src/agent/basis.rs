@@ -96,7 +96,9 @@ impl Sessions {
                 self.memory.guess = told(&entry);
                 self.memory.held = Some(entry);
                 // What a file says may be newer, and has been read already.
-                self.feed.mark_changed();
+                if !silent {
+                    self.feed.mark_changed();
+                }
                 (usable, peers)
             }
         };

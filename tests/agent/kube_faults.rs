@@ -1,12 +1,11 @@
 //! The agent on Kubernetes' Nodes when something is wrong: the API server is away, Nodes are odd, flanneld runs still.
 
-use std::process::{Child, Stdio};
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testkit::world::{Member, PATIENCE, VTEP};
 use testkit::{Host, Monitor, wait_for};
 
+use crate::conflicts::Flanneld;
 use crate::kube::{CONFIG, Cluster, DUAL, PREFIX};
 
 /// A Node as flannel annotates it.
@@ -190,38 +189,14 @@ fn what_the_service_account_may_not_do_is_told_and_costs_nothing_else() -> Resul
     member.ensure_ready()
 }
 
-/// A program called flanneld that does nothing. Killed when it is dropped.
-struct Flanneld(Child);
-
-impl Flanneld {
-    fn on(host: &Host) -> Result<Self> {
-        let program = host.files().join("flanneld");
-        host.run(&["cp", "/bin/cat", &program.display().to_string()])?;
-        let child = host.command(&program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-        let comm = format!("/proc/{}/comm", child.id());
-        wait_for("flanneld to run", PATIENCE, || {
-            ensure!(std::fs::read_to_string(&comm)? == "flanneld\n");
-            Ok(())
-        })?;
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Flanneld {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_flanneld_that_runs_still_is_waited_for_and_followed_at_once() -> Result<()> {
     let cluster = Cluster::new(CONFIG)?;
     cluster.api.put_node("n1", &["10.244.1.0/24"])?;
     let host = cluster.lab.host("n1")?;
-    let flanneld = Flanneld::on(&host)?;
+    let flanneld = Flanneld::on(&host, &[])?;
     let mut member = Member::on(host, cluster.options("n1")?)?;
-    member.wait_unready_for(&["flanneld is running here", &flanneld.0.id().to_string(), "waited for"])?;
+    member.wait_unready_for(&["flanneld is running here", "waited for"])?;
     ensure!(member.vtep().is_err() && cluster.annotation("n1", "public-ip")?.is_none(), "it has begun beside flanneld");
     drop(flanneld);
     member.agent.wait_ready(PATIENCE)?;
