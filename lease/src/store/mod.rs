@@ -3,6 +3,7 @@
 //! Every write is guarded by what the writer last saw. A watch speaks kube-style vocabulary ([`Event`]): a snapshot is
 //! bracketed by `Init` and `InitDone`, and only a snapshot that is complete gets its `InitDone`.
 
+mod causes;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod entry;
@@ -10,6 +11,7 @@ pub mod etcd;
 pub mod kube;
 #[cfg(any(test, feature = "contract"))]
 pub mod memory;
+mod pem;
 
 use std::future::Future;
 use std::time::Duration;

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
 pub use self::options::{EtcdOptions, OptionsError, Secret};
-pub use self::pem::PemError;
+pub use super::pem::PemError;
 
 use self::connection::Connection;
 use self::failure::Failure;
