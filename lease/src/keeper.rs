@@ -344,20 +344,12 @@ async fn interference(events: &mut mpsc::Receiver<Event>, held: &Entry) -> &'sta
     loop {
         match next(events).await {
             // What comes late of our own writes is no news; after a break the store may have gone back in time.
-            Event::Apply(entry) if entry.key == held.key && entry.modified > held.modified && differs(&entry, held) => return WRITTEN,
-            Event::InitApply(entry) if entry.key == held.key && entry.modified != held.modified && differs(&entry, held) => return WRITTEN,
+            Event::Apply(entry) if entry.key == held.key && entry.modified > held.modified => return "it was written by another",
+            Event::InitApply(entry) if entry.key == held.key && entry.modified != held.modified => return "it was written by another",
             Event::Delete(key) if key == held.key => return "it was deleted",
             Event::Apply(_) | Event::InitApply(_) | Event::Delete(_) | Event::Init | Event::InitDone(_) | Event::Stray(_) => (),
         }
     }
-}
-
-const WRITTEN: &str = "it was written by another";
-
-/// Whether it says anything else. In Kubernetes a lease is a part of an object in which much else is written.
-fn differs(entry: &Entry, held: &Entry) -> bool {
-    let says = |Entry { key, record, created, modified: _, expiry }: &Entry| (*key, record.clone(), *created, *expiry);
-    says(entry) != says(held)
 }
 
 /// The next event; none ever when nobody can send one any more.

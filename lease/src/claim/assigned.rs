@@ -15,7 +15,8 @@ use crate::{Assigned, Entry, Expiry, Family, LeaseKey, LeaseRecord, LeaseStore, 
 pub async fn take<S: LeaseStore>(store: &S, claim: &Claim, key: LeaseKey, last: Option<&Entry>) -> Result<Outcome, ClaimError> {
     fit(&claim.config, key)?;
     let said = last.and_then(|last| last.record.as_ref().ok());
-    let mut there = store.get(key).await?;
+    // That there is none is found out by the attempt to make one: in Kubernetes to look for it may take a list of all Nodes.
+    let mut there = None;
     for _ in 0..ATTEMPTS {
         let wanted = record(claim, said, there.as_ref());
         let attempt = match there {
