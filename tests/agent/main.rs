@@ -11,6 +11,8 @@ mod fights;
 mod forward;
 mod handover;
 mod healing;
+mod kube;
+mod kube_faults;
 mod last_state;
 mod leases;
 mod live_config;

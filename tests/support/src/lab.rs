@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use anyhow::{Result, ensure};
 
-use crate::{Etcd, EtcdOptions, Host, Namespace};
+use crate::{ApiServer, Etcd, EtcdOptions, Host, Namespace};
 
 /// A switch and its underlay: 192.168.77.0/24 and fd77::/64. Labs share nothing with each other.
 #[derive(Debug)]
@@ -106,5 +106,13 @@ impl Lab {
     /// Those of [`Self::etcd`].
     pub fn etcd_with(&self, options: EtcdOptions) -> Result<Etcd> {
         Etcd::on(Arc::clone(&self.switch), Self::GATEWAY, options)
+    }
+
+    /// Starts a stand-in API server on the switch, at <http://192.168.77.254:6443>.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn api_server(&self) -> Result<ApiServer> {
+        ApiServer::on(Arc::clone(&self.switch), &format!("{}:6443", Self::GATEWAY))
     }
 }

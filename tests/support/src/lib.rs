@@ -29,6 +29,7 @@
 
 mod agent;
 mod agent_options;
+mod apiserver;
 mod container;
 mod etcd;
 mod etcd_cluster;
@@ -57,6 +58,7 @@ pub mod world;
 
 pub use agent::Agent;
 pub use agent_options::AgentOptions;
+pub use apiserver::ApiServer;
 pub use container::Container;
 pub use etcd::{Etcd, EtcdOptions, TlsFiles};
 pub use etcd_cluster::EtcdCluster;
