@@ -50,6 +50,7 @@ mod rogue;
 mod stream;
 mod subnet_env;
 mod table;
+pub mod trial;
 mod usage;
 mod wait;
 mod watch;
