@@ -1,0 +1,163 @@
+//! A cluster: a control plane, nodes, an agent, and pods.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::Lab;
+
+use crate::agent::Agent;
+use crate::control::Control;
+use crate::node::Node;
+use crate::parts::Parts;
+use crate::pod::Pod;
+
+/// Far more than anything takes: the machine may build at the same time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// So many nodes can there ever be: each has been given a token.
+const MOST: usize = 9;
+/// Web servers in a Deployment, behind a Service, and on every node.
+const WORKLOAD: &str = include_str!("../manifests/workload.yml");
+
+/// What a cluster can be like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// Who makes its network.
+    pub(crate) agent: Agent,
+    /// How many there are at first: n1, n2, ….
+    pub(crate) nodes: usize,
+    /// IPv4 alone, or IPv6 as well.
+    pub(crate) families: usize,
+    /// kube-proxy's: iptables or nftables.
+    pub(crate) proxy_mode: &'static str,
+}
+
+/// A running cluster. Dropped, it is gone.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) control: Control,
+    pub(crate) options: Options,
+    lab: Lab,
+    parts: Parts,
+    files: TempDir,
+}
+
+impl Cluster {
+    /// With nodes that have no network yet.
+    pub(crate) fn bare(options: Options) -> Result<Self> {
+        let (parts, lab) = (Parts::find()?, Lab::new()?);
+        let files = tempfile::Builder::new().prefix("cluster").tempdir()?;
+        let names = (1..=MOST).map(|number| format!("n{number}"));
+        let control = Control::start(&parts, &lab, &files.path().join("control"), names, options.families)?;
+        let mut cluster = Self { nodes: Vec::new(), control, options, lab, parts, files };
+        for _ in 0..options.nodes {
+            cluster.join()?;
+        }
+        Ok(cluster)
+    }
+
+    /// With its agent, and the workload, once all of it is ready.
+    pub(crate) fn ready(options: Options) -> Result<Self> {
+        let cluster = Self::bare(options)?;
+        cluster.install(options.agent)?;
+        cluster.wait_nodes()?;
+        cluster.control.apply(WORKLOAD)?;
+        cluster.wait_workload()?;
+        Ok(cluster)
+    }
+
+    /// Applies an agent's manifests, as a person would.
+    pub(crate) fn install(&self, agent: Agent) -> Result<()> {
+        agent.install(&self.control, &self.parts, self.files.path(), self.options.families)
+    }
+
+    /// A further node, which is switched on.
+    pub(crate) fn join(&mut self) -> Result<&Node> {
+        let host = self.lab.host(&format!("n{}", self.nodes.len() + 1))?;
+        self.nodes.push(Node::start(&self.parts, &self.control, host, self.files.path(), self.options.proxy_mode)?);
+        self.nodes.last().context("just pushed")
+    }
+
+    /// Reboots a node.
+    pub(crate) fn reboot(&mut self, name: &str) -> Result<()> {
+        let at = self.nodes.iter().position(|node| node.name() == name).with_context(|| format!("there is no {name}"))?;
+        let node = self.nodes.remove(at).reboot(&self.lab)?;
+        self.nodes.insert(at, node);
+        Ok(())
+    }
+
+    /// One of the nodes.
+    pub(crate) fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes.iter().find(|node| node.name() == name).with_context(|| format!("there is no {name}"))
+    }
+
+    /// Waits until every node is there and Ready.
+    pub(crate) fn wait_nodes(&self) -> Result<()> {
+        let all: Vec<_> = self.nodes.iter().map(|node| format!("node/{}", node.name())).collect();
+        testkit::wait_for("the nodes to register", PATIENCE, || {
+            self.control.kubectl(&[&["get".to_owned()], all.as_slice()].concat()).map(drop)
+        })
+        .and_then(|()| self.wait(&[&["wait", "--for=condition=Ready", "node"][..], &self.names()].concat()))
+    }
+
+    /// Waits until every pod of the workload is ready.
+    pub(crate) fn wait_workload(&self) -> Result<()> {
+        ["deployment/web", "daemonset/each"].iter().try_for_each(|what| self.rolled_out(what, "default"))
+    }
+
+    /// Waits until every pod of something is there and ready.
+    pub(crate) fn rolled_out(&self, what: &str, namespace: &str) -> Result<()> {
+        self.wait(&["rollout", "status", "-n", namespace, what])
+    }
+
+    /// The pods with this label, by name of their node.
+    pub(crate) fn pods(&self, namespace: &str, label: &str) -> Result<Vec<Pod>> {
+        let list = self.control.get(&["pods", "-n", namespace, "-l", label])?;
+        let items = list.get("items").and_then(Value::as_array).context("no items")?;
+        // One that is on its way out is nobody's any more.
+        let alive = items.iter().filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none());
+        let mut pods: Vec<_> = alive.map(|pod| Pod::of(pod, &self.nodes)).collect::<Result<_>>()?;
+        pods.sort_by(|one, other| one.node.cmp(&other.node));
+        Ok(pods)
+    }
+
+    /// What `kubectl` waits for, with the usual patience; where it waits in vain, with all that can be said.
+    pub(crate) fn wait(&self, args: &[&str]) -> Result<()> {
+        let patience = format!("--timeout={}s", PATIENCE.as_secs());
+        self.control.kubectl(&[args, &[&patience]].concat()).map(drop).with_context(|| self.explain())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.nodes.iter().map(Node::name).collect()
+    }
+
+    /// What a person would look at first.
+    pub(crate) fn explain(&self) -> String {
+        let mut text = String::new();
+        for args in [&["get", "nodes,pods", "-A", "-o", "wide"][..], &["get", "events", "-A", "--sort-by=.lastTimestamp"]] {
+            let said = self.control.kubectl(args).unwrap_or_else(|error| format!("{error:#}"));
+            let _ = writeln!(text, "{}", said.trim());
+        }
+        for node in &self.nodes {
+            for daemon in ["kubelet", "containerd", "kube-proxy", "images"] {
+                let _ = writeln!(text, "--- {} on {}\n{}", daemon, node.name(), node.log_tail(daemon));
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // For whoever wants to know more: the daemons' and the pods' logs.
+        let Some(folder) = std::env::var_os("KUBE_LOGS") else { return };
+        let script = "mkdir -p \"$2\" && cd \"$1\" && find . -name '*.log' | cpio --quiet -pdmu \"$2\" 2>/dev/null";
+        let arguments = ["-c", script, "sh", &self.files.path().display().to_string(), &folder.to_string_lossy()].map(str::to_owned);
+        let _ = std::process::Command::new("sh").args(arguments).status();
+        let _ = fs::metadata(folder);
+    }
+}

@@ -1,0 +1,157 @@
+//! The control plane: API server, controller manager and scheduler, on the switch, with a real etcd.
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use testkit::{Etcd, Lab, Namespace, Process, output, wait_for};
+
+use crate::access::Access;
+use crate::parts::Parts;
+
+/// The API server is up in four seconds; on a machine that builds at the same time it takes longer.
+const START: Duration = Duration::from_secs(60);
+/// What is told to end has ended by then.
+const END: Duration = Duration::from_secs(20);
+
+/// Addresses of pods and services, of each family; the nodes' come out of the pods'.
+pub(crate) const PODS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/56"];
+const SERVICES: [&str; 2] = ["10.96.0.0/16", "fd00:10:96::/112"];
+/// The first of the services is the API server itself.
+const SELF: [&str; 2] = ["10.96.0.1", "fd00:10:96::1"];
+
+/// A running control plane.
+#[derive(Debug)]
+pub(crate) struct Control {
+    parts: Parts,
+    access: Access,
+    files: PathBuf,
+    switch: Arc<Namespace>,
+    families: usize,
+    server: Option<Process>,
+    _others: Vec<Process>,
+    etcd: Etcd,
+}
+
+impl Control {
+    /// Starts one on the switch, for nodes of these names, with one address family or two, and waits until it serves.
+    pub(crate) fn start(parts: &Parts, lab: &Lab, files: &Path, nodes: impl Iterator<Item = String>, families: usize) -> Result<Self> {
+        fs::create_dir_all(files)?;
+        let names: Vec<_> = SELF.iter().chain(&[Lab::GATEWAY, Lab::GATEWAY_V6]).map(|&name| name.to_owned()).collect();
+        let access = Access::new(files, &format!("https://{}:6443", Lab::GATEWAY), &names, nodes)?;
+        let (parts, files, switch) = (parts.clone(), files.to_owned(), Arc::clone(lab.switch()));
+        let mut control = Self { parts, access, files, switch, families, server: None, _others: Vec::new(), etcd: lab.etcd()? };
+        control.start_server()?;
+        let admin = format!("--kubeconfig={}", control.access.file("admin.conf"));
+        let alone = [admin.as_str(), "--leader-elect=false", "--authentication-skip-lookup"];
+        let key = format!("--service-account-private-key-file={}", control.access.file("accounts.key"));
+        let ca = format!("--root-ca-file={}", control.access.file("ca.pem"));
+        let pods = format!("--cluster-cidr={}", control.of_families(&PODS));
+        let services = format!("--service-cluster-ip-range={}", control.of_families(&SERVICES));
+        let manager = [&alone[..], &["--allocate-node-cidrs", &pods, &services, &key, &ca]].concat();
+        control._others = vec![control.run("kube-controller-manager", &manager)?, control.run("kube-scheduler", &alone)?];
+        Ok(control)
+    }
+
+    /// Starts the API server, where none runs, and waits until it serves.
+    pub(crate) fn start_server(&mut self) -> Result<()> {
+        let file = |name: &str| self.access.file(name);
+        let args = [
+            format!("--etcd-servers={}", self.etcd.endpoint()),
+            format!("--advertise-address={}", Lab::GATEWAY),
+            format!("--service-cluster-ip-range={}", self.of_families(&SERVICES)),
+            format!("--cert-dir={}", self.files.display()),
+            format!("--tls-cert-file={}", file("server.pem")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--token-auth-file={}", file("tokens.csv")),
+            format!("--service-account-key-file={}", file("accounts.pub")),
+            format!("--service-account-signing-key-file={}", file("accounts.key")),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--enable-admission-plugins=NodeRestriction".to_owned(),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            "--allow-privileged".to_owned(),
+        ];
+        self.server = Some(self.run("kube-apiserver", &args)?);
+        wait_for("the API server to serve", START, || {
+            if let Some(status) = self.server.as_mut().map(Process::ended).transpose()?.flatten() {
+                return Ok(Err(format!("the API server has ended: {status}: {}", self.log_tail("kube-apiserver"))));
+            }
+            self.kubectl(&["get", "--raw=/readyz"]).map(|_| Ok(()))
+        })?
+        .map_err(anyhow::Error::msg)
+    }
+
+    /// Ends the API server at once.
+    pub(crate) fn kill_server(&mut self) -> Result<()> {
+        self.server.take().context("no API server runs")?.end(Signal::SIGKILL, END).map(drop)
+    }
+
+    /// What a node is given to be one: kubeconfigs for itself and for kube-proxy.
+    pub(crate) fn admit(&self, node: &str, folder: &Path) -> Result<()> {
+        self.access.kubeconfig(node, folder)?;
+        self.access.kubeconfig("kube-proxy", folder)
+    }
+
+    /// These, with a comma between them where there are two families.
+    pub(crate) fn of_families(&self, both: &[&str; 2]) -> String {
+        both.iter().take(self.families).copied().collect::<Vec<_>>().join(",")
+    }
+
+    /// `kubectl ARGS…`, and what it prints.
+    pub(crate) fn kubectl<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<String> {
+        output(self.client().args(args))
+    }
+
+    /// `kubectl get ARGS… -o json`.
+    pub(crate) fn get(&self, args: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[&["get", "-o", "json"], args].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("kubectl get {args:?} did not print JSON"))
+    }
+
+    /// `kubectl apply -f -` with this on its standard input.
+    pub(crate) fn apply(&self, manifest: &str) -> Result<String> {
+        let mut command = self.client();
+        command.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut kubectl = command.spawn().context("cannot run kubectl")?;
+        kubectl.stdin.take().context("no pipe to kubectl")?.write_all(manifest.as_bytes())?;
+        let done = kubectl.wait_with_output()?;
+        if !done.status.success() {
+            bail!("kubectl apply: {}\n{manifest}", String::from_utf8_lossy(&done.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+
+    /// kubectl with all but its arguments; it keeps what it knows in a folder of the test's.
+    pub(crate) fn client(&self) -> Command {
+        let mut command = self.switch.command(self.parts.program("kubectl"));
+        command.env("HOME", &self.files).env("KUBECONFIG", self.access.file("admin.conf"));
+        command
+    }
+
+    fn run<A: AsRef<OsStr>>(&self, name: &str, args: &[A]) -> Result<Process> {
+        let log = OpenOptions::new().create(true).append(true).open(self.files.join(format!("{name}.log")))?;
+        let mut command = self.switch.command(self.parts.program(name));
+        command.args(args).current_dir(&self.files).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Process::start(&mut command)
+    }
+
+    /// The last that it said.
+    pub(crate) fn log_tail(&self, name: &str) -> String {
+        tail(&self.files.join(format!("{name}.log")))
+    }
+}
+
+/// A log's last lines.
+pub(crate) fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines.split_at(lines.len().saturating_sub(8)).1.join("\n")
+}
