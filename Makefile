@@ -30,11 +30,15 @@ FAMILY ?=
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 30
 
+# What `make image` makes: for this architecture, under this name.
+ARCH ?= $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
+IMAGE ?=
+
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
-.PHONY: help build demo playground test interop docker-test lint fmt bench soak fuzz docs doc install clean
+.PHONY: help build image demo playground test interop docker-test lint fmt bench soak fuzz docs doc install clean
 
 help: ## say what each target does (this)
 	@echo 'loden: a VXLAN overlay agent, a drop-in replacement for flanneld. Targets:'
@@ -43,6 +47,11 @@ help: ## say what each target does (this)
 build: ## build the binary: target/release/loden
 	@$(SETUP) rust build
 	cargo build --release -p loden
+
+image: ## the container image as an archive: target/image/loden-ARCH.tar (ARCH=amd64 or arm64, IMAGE=name:tag)
+	@$(SETUP) rust build
+	@mkdir -p $(TARGET)/image
+	@binary=$$(manifests/image/static $(ARCH)); manifests/image/archive "$$binary" $(TARGET)/image/loden-$(ARCH).tar $(IMAGE)
 
 demo: ## several hosts on this machine, and the proof that they reach each other; leaves nothing behind
 	@$(SETUP) rust build sandbox etcd
