@@ -1,7 +1,5 @@
 //! The two agents that can make a cluster's network.
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use crate::control::Control;
@@ -19,23 +17,24 @@ pub(crate) const DAEMON_SET: &str = "daemonset/kube-flannel-ds";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Agent {
     Flannel,
-    Loden,
+    /// loden, from this folder below `manifests`.
+    Loden(&'static str),
 }
 
-/// The network configuration for one family, or for two.
+/// flannel's network configuration for one family, or for two.
 fn net_conf(families: usize) -> &'static str {
     match families {
         1 => r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#,
-        _ => r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56", "Backend": {"Type": "vxlan"}}"#,
+        _ => r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fc00:244::/32", "Backend": {"Type": "vxlan"}}"#,
     }
 }
 
 impl Agent {
-    /// `kubectl apply`.
-    pub(crate) fn install(self, control: &Control, _parts: &Parts, _files: &Path, families: usize) -> Result<()> {
+    /// `kubectl apply`, as a person would.
+    pub(crate) fn install(self, control: &Control, parts: &Parts, families: usize) -> Result<()> {
         match self {
             Self::Flannel => control.apply(&FLANNEL.replace("$NET_CONF", net_conf(families))).map(drop),
-            Self::Loden => anyhow::bail!("not yet"),
+            Self::Loden(folder) => control.kubectl(&["apply", "-k", &parts.manifests(folder)]).map(drop),
         }
     }
 }

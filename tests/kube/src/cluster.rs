@@ -1,15 +1,15 @@
 //! A cluster: a control plane, nodes, an agent, and pods.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::Lab;
+use testkit::{Lab, Namespace, wait_for};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, LABEL, NAMESPACE};
 use crate::control::Control;
 use crate::node::Node;
 use crate::parts::Parts;
@@ -65,14 +65,14 @@ impl Cluster {
         let cluster = Self::bare(options)?;
         cluster.install(options.agent)?;
         cluster.wait_nodes()?;
-        cluster.control.apply(WORKLOAD)?;
+        cluster.control.apply(&WORKLOAD.replace("$REPLICAS", &cluster.replicas().to_string()))?;
         cluster.wait_workload()?;
         Ok(cluster)
     }
 
     /// Applies an agent's manifests, as a person would.
     pub(crate) fn install(&self, agent: Agent) -> Result<()> {
-        agent.install(&self.control, &self.parts, self.files.path(), self.options.families)
+        agent.install(&self.control, &self.parts, self.options.families)
     }
 
     /// A further node, which is switched on.
@@ -95,13 +95,33 @@ impl Cluster {
         self.nodes.iter().find(|node| node.name() == name).with_context(|| format!("there is no {name}"))
     }
 
+    /// The network that the nodes, and strangers, are on.
+    pub(crate) fn switch(&self) -> &Namespace {
+        self.lab.switch()
+    }
+
+    /// How many pods the Deployment has.
+    pub(crate) fn replicas(&self) -> usize {
+        self.options.nodes
+    }
+
+    /// Deletes the agent's pod on a node, and waits for the next one to be ready.
+    pub(crate) fn replace_agent(&self, node: &str) -> Result<()> {
+        let on = |cluster: &Self| {
+            let pods = cluster.pods(NAMESPACE, LABEL)?;
+            pods.into_iter().find(|pod| pod.node == node).map(|pod| pod.name).with_context(|| format!("no agent on {node}"))
+        };
+        let old = on(self)?;
+        self.control.kubectl(&["delete", "pod", "-n", NAMESPACE, &old])?;
+        let new = wait_for("another agent", PATIENCE, || on(self))?;
+        self.wait(&["wait", "--for=condition=Ready", "-n", NAMESPACE, "pod", &new])
+    }
+
     /// Waits until every node is there and Ready.
     pub(crate) fn wait_nodes(&self) -> Result<()> {
         let all: Vec<_> = self.nodes.iter().map(|node| format!("node/{}", node.name())).collect();
-        testkit::wait_for("the nodes to register", PATIENCE, || {
-            self.control.kubectl(&[&["get".to_owned()], all.as_slice()].concat()).map(drop)
-        })
-        .and_then(|()| self.wait(&[&["wait", "--for=condition=Ready", "node"][..], &self.names()].concat()))
+        wait_for("the nodes to register", PATIENCE, || self.control.kubectl(&[&["get".to_owned()], all.as_slice()].concat()).map(drop))
+            .and_then(|()| self.wait(&[&["wait", "--for=condition=Ready", "node"][..], &self.names()].concat()))
     }
 
     /// Waits until every pod of the workload is ready.
@@ -153,11 +173,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // For whoever wants to know more: the daemons' and the pods' logs.
-        let Some(folder) = std::env::var_os("KUBE_LOGS") else { return };
-        let script = "mkdir -p \"$2\" && cd \"$1\" && find . -name '*.log' | cpio --quiet -pdmu \"$2\" 2>/dev/null";
-        let arguments = ["-c", script, "sh", &self.files.path().display().to_string(), &folder.to_string_lossy()].map(str::to_owned);
-        let _ = std::process::Command::new("sh").args(arguments).status();
-        let _ = fs::metadata(folder);
+        // For whoever wants to know more: the daemons' logs and the pods'.
+        if let Some(folder) = std::env::var_os("KUBE_LOGS") {
+            let script = "rm -rf \"$1\" && mkdir -p \"$1\" && find . -name '*.log' -type f -print0 | tar -c --null -T - | tar -xC \"$1\"";
+            let _ = Command::new("sh").args(["-c", script, "sh"]).arg(folder).current_dir(self.files.path()).status();
+        }
     }
 }

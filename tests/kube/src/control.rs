@@ -1,5 +1,6 @@
 //! The control plane: API server, controller manager and scheduler, on the switch, with a real etcd.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -22,10 +23,21 @@ const START: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(20);
 
 /// Addresses of pods and services, of each family; the nodes' come out of the pods'.
-pub(crate) const PODS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/56"];
+pub(crate) const PODS: [&str; 2] = ["10.244.0.0/16", "fc00:244::/48"];
 const SERVICES: [&str; 2] = ["10.96.0.0/16", "fd00:10:96::/112"];
 /// The first of the services is the API server itself.
 const SELF: [&str; 2] = ["10.96.0.1", "fd00:10:96::1"];
+
+/// Where the API server writes down what the agent asks of it, a JSON object a line, and which requests those are.
+const AUDIT: &str = "audit.log";
+const AUDITED: &str = r#"
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, users: ["system:serviceaccount:kube-flannel:loden"]}
+- {level: None}
+"#;
 
 /// A running control plane.
 #[derive(Debug)]
@@ -46,6 +58,7 @@ impl Control {
         fs::create_dir_all(files)?;
         let names: Vec<_> = SELF.iter().chain(&[Lab::GATEWAY, Lab::GATEWAY_V6]).map(|&name| name.to_owned()).collect();
         let access = Access::new(files, &format!("https://{}:6443", Lab::GATEWAY), &names, nodes)?;
+        fs::write(files.join("audit.yaml"), AUDITED)?;
         let (parts, files, switch) = (parts.clone(), files.to_owned(), Arc::clone(lab.switch()));
         let mut control = Self { parts, access, files, switch, families, server: None, _others: Vec::new(), etcd: lab.etcd()? };
         control.start_server()?;
@@ -73,6 +86,8 @@ impl Control {
             format!("--token-auth-file={}", file("tokens.csv")),
             format!("--service-account-key-file={}", file("accounts.pub")),
             format!("--service-account-signing-key-file={}", file("accounts.key")),
+            format!("--audit-policy-file={}", file("audit.yaml")),
+            format!("--audit-log-path={}", file(AUDIT)),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--enable-admission-plugins=NodeRestriction".to_owned(),
@@ -134,6 +149,20 @@ impl Control {
         let mut command = self.switch.command(self.parts.program("kubectl"));
         command.env("HOME", &self.files).env("KUBECONFIG", self.access.file("admin.conf"));
         command
+    }
+
+    /// What loden's service account has asked for: verb and resource, and the code that it was answered with.
+    pub(crate) fn audit(&self) -> Result<BTreeSet<(String, u64)>> {
+        let log = fs::read_to_string(self.files.join(AUDIT)).unwrap_or_default();
+        let mut asked = BTreeSet::new();
+        for line in log.lines() {
+            let request: Value = serde_json::from_str(line).context("a line of the audit log")?;
+            let text = |pointer: &str| request.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            let resource = format!("{}/{}", text("/objectRef/resource"), text("/objectRef/subresource"));
+            let code = request.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default();
+            asked.insert((format!("{} {}", text("/verb"), resource.trim_end_matches('/')), code));
+        }
+        Ok(asked)
     }
 
     fn run<A: AsRef<OsStr>>(&self, name: &str, args: &[A]) -> Result<Process> {

@@ -13,6 +13,7 @@ mod families;
 mod node;
 mod parts;
 mod pod;
+mod traffic;
 
 use std::process::ExitCode;
 

@@ -29,6 +29,11 @@ impl Parts {
         Ok(parts)
     }
 
+    /// A folder of loden's manifests.
+    pub(crate) fn manifests(&self, folder: &str) -> String {
+        self.here.join("../../manifests").join(folder).display().to_string()
+    }
+
     /// One of Kubernetes' programs.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
