@@ -109,6 +109,7 @@ kube-test: ## in a real Kubernetes cluster, whose parts it builds: pods, service
 	cargo build -p kube-test
 	@tests/kube/images/build $$(tests/support/peers flanneld) $$(tests/support/peers flannel-cni) $(KUBE)/images
 	@binary=$${LODEN_BIN:-$$(manifests/image/static "" dev)}; manifests/image/archive "$$binary" $(KUBE)/images/loden.tar
+	@rm -rf $(KUBE)/logs
 	@KUBERNETES_BIN=$$(tests/support/peers kubernetes) KUBE_IMAGES=$(KUBE)/images KUBE_LOGS=$(KUBE)/logs tests/kube/run $(TARGET)/debug/kube-test "$(FAMILY)"
 
 fuzz: ## fuzz whatever parses what others wrote (FUZZ_SECONDS each; needs a nightly toolchain)

@@ -1,7 +1,8 @@
 //! A cluster: a control plane, nodes, an agent, and pods.
 
-use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -157,25 +158,18 @@ impl Cluster {
 
     /// What a person would look at first.
     pub(crate) fn explain(&self) -> String {
-        let mut text = String::new();
-        for args in [&["get", "nodes,pods", "-A", "-o", "wide"][..], &["get", "events", "-A", "--sort-by=.lastTimestamp"]] {
-            let said = self.control.kubectl(args).unwrap_or_else(|error| format!("{error:#}"));
-            let _ = writeln!(text, "{}", said.trim());
-        }
-        for node in &self.nodes {
-            for daemon in ["kubelet", "containerd", "kube-proxy", "images"] {
-                let _ = writeln!(text, "--- {} on {}\n{}", daemon, node.name(), node.log_tail(daemon));
-            }
-        }
-        text
+        let said = self.control.kubectl(&["get", "nodes,pods", "-A", "-o", "wide"]);
+        said.unwrap_or_else(|error| format!("{error:#}"))
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         // For whoever wants to know more: the daemons' logs and the pods'.
+        static NUMBER: AtomicUsize = AtomicUsize::new(1);
         if let Some(folder) = std::env::var_os("KUBE_LOGS") {
-            let script = "rm -rf \"$1\" && mkdir -p \"$1\" && find . -name '*.log' -type f -print0 | tar -c --null -T - | tar -xC \"$1\"";
+            let folder = Path::new(&folder).join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+            let script = "mkdir -p \"$1\" && find . -name '*.log' -type f -print0 | tar -c --null -T - | tar -xC \"$1\"";
             let _ = Command::new("sh").args(["-c", script, "sh"]).arg(folder).current_dir(self.files.path()).status();
         }
     }

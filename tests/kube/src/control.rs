@@ -173,14 +173,8 @@ impl Control {
     }
 
     /// The last that it said.
-    pub(crate) fn log_tail(&self, name: &str) -> String {
-        tail(&self.files.join(format!("{name}.log")))
+    fn log_tail(&self, name: &str) -> String {
+        let log = fs::read_to_string(self.files.join(format!("{name}.log"))).unwrap_or_default();
+        log.lines().rev().take(5).collect::<Vec<_>>().join(" / ")
     }
-}
-
-/// A log's last lines.
-pub(crate) fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines.split_at(lines.len().saturating_sub(8)).1.join("\n")
 }

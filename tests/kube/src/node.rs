@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use testkit::{Host, Lab, Process, output, wait_for};
 
-use crate::control::{Control, PODS, tail};
+use crate::control::{Control, PODS};
 use crate::parts::Parts;
 
 /// A killed node's processes are gone by then.
@@ -104,16 +104,6 @@ impl Node {
         let namespaces = ["--mount", "--pid", "--net", "--uts", "--ipc", "--"];
         output(command.args(["--target", &self.init()?.to_string()]).args(namespaces).args(argv))
             .with_context(|| format!("on {}", self.name()))
-    }
-
-    /// A file as it sees it.
-    pub(crate) fn read(&self, path: &str) -> Result<String> {
-        fs::read_to_string(format!("/proc/{}/root{path}", self.init()?)).with_context(|| format!("cannot read {path} on {}", self.name()))
-    }
-
-    /// The last that a daemon said.
-    pub(crate) fn log_tail(&self, daemon: &str) -> String {
-        tail(&self.body.disk.join(format!("var-log/{daemon}.log")))
     }
 
     /// The ids of all processes in its cgroup, or in one below it whose name has this in it.

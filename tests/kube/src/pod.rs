@@ -1,7 +1,7 @@
 //! A pod, seen from outside of Kubernetes: its network is entered by way of one of its processes.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -44,11 +44,6 @@ impl Pod {
     pub(crate) fn address_like(&self, like: IpAddr) -> Result<IpAddr> {
         let found = self.addresses.iter().find(|address| address.is_ipv4() == like.is_ipv4());
         found.copied().with_context(|| format!("{} has no address like {like}", self.name))
-    }
-
-    /// Its IPv4 address.
-    pub(crate) fn address(&self) -> Result<IpAddr> {
-        self.address_like(Ipv4Addr::UNSPECIFIED.into())
     }
 
     /// Runs a program of this machine's in its network.
