@@ -105,12 +105,13 @@ docker-test: ## beside two real Docker daemons: containers across hosts and to t
 KUBE := $(TARGET)/kube-test
 kube-test: ## in a real Kubernetes cluster, whose parts it builds: pods, services, migration from flannel and back (FAMILY=one, or part of a name)
 	@$(SETUP) rust build sandbox etcd kubernetes flanneld
-	@for peer in kubernetes flanneld flannel-cni; do tests/support/peers $$peer >/dev/null; done
+	@for peer in kubernetes flanneld flannel-cni helm; do tests/support/peers $$peer >/dev/null; done
 	cargo build -p kube-test
 	@tests/kube/images/build $$(tests/support/peers flanneld) $$(tests/support/peers flannel-cni) $(KUBE)/images
 	@binary=$${LODEN_BIN:-$$(manifests/image/static "" dev)}; manifests/image/archive "$$binary" $(KUBE)/images/loden.tar
 	@rm -rf $(KUBE)/logs
-	@KUBERNETES_BIN=$$(tests/support/peers kubernetes) KUBE_IMAGES=$(KUBE)/images KUBE_LOGS=$(KUBE)/logs tests/kube/run $(TARGET)/debug/kube-test "$(FAMILY)"
+	@KUBERNETES_BIN=$$(tests/support/peers kubernetes) HELM_BIN=$$(tests/support/peers helm) \
+		KUBE_IMAGES=$(KUBE)/images KUBE_LOGS=$(KUBE)/logs tests/kube/run $(TARGET)/debug/kube-test "$(FAMILY)"
 
 fuzz: ## fuzz whatever parses what others wrote (FUZZ_SECONDS each; needs a nightly toolchain)
 	@$(SETUP) rust build fuzz

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use testkit::{Lab, Namespace, wait_for};
@@ -43,7 +43,7 @@ pub(crate) struct Cluster {
     pub(crate) control: Control,
     pub(crate) options: Options,
     lab: Lab,
-    parts: Parts,
+    pub(crate) parts: Parts,
     files: TempDir,
 }
 
@@ -64,6 +64,7 @@ impl Cluster {
     /// With its agent, and the workload, once all of it is ready.
     pub(crate) fn ready(options: Options) -> Result<Self> {
         let cluster = Self::bare(options)?;
+        // The network first: a pod that comes before its node's network waits long before it is tried again.
         cluster.install(options.agent)?;
         cluster.wait_nodes()?;
         cluster.control.apply(&WORKLOAD.replace("$REPLICAS", &cluster.replicas().to_string()))?;
@@ -123,6 +124,19 @@ impl Cluster {
         let all: Vec<_> = self.nodes.iter().map(|node| format!("node/{}", node.name())).collect();
         wait_for("the nodes to register", PATIENCE, || self.control.kubectl(&[&["get".to_owned()], all.as_slice()].concat()).map(drop))
             .and_then(|()| self.wait(&[&["wait", "--for=condition=Ready", "node"][..], &self.names()].concat()))
+    }
+
+    /// Waits until a node that has just been switched on has a pod that is ready; how long after the node's registration that is.
+    pub(crate) fn first_pod(&self, node: &str) -> Result<Duration> {
+        wait_for("the node to register", PATIENCE, || self.control.kubectl(&["get", "node", node]))?;
+        let (start, on) = (Instant::now(), format!("--field-selector=spec.nodeName={node}"));
+        wait_for("its first pod to be ready", PATIENCE, || {
+            let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+            let said = self.control.kubectl(&["get", "pods", "-l", "app=each", &on, "-o", ready])?;
+            ensure!(said == "True", "Ready is {said:?}");
+            Ok(start.elapsed())
+        })
+        .with_context(|| self.explain())
     }
 
     /// Waits until every pod of the workload is ready.

@@ -133,8 +133,13 @@ impl Control {
 
     /// `kubectl apply -f -` with this on its standard input.
     pub(crate) fn apply(&self, manifest: &str) -> Result<String> {
+        self.apply_with(&[], manifest)
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn apply_with(&self, args: &[&str], manifest: &str) -> Result<String> {
         let mut command = self.client();
-        command.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(["apply", "-f", "-"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut kubectl = command.spawn().context("cannot run kubectl")?;
         kubectl.stdin.take().context("no pipe to kubectl")?.write_all(manifest.as_bytes())?;
         let done = kubectl.wait_with_output()?;

@@ -11,6 +11,8 @@ pub(crate) struct Parts {
     pub(crate) programs: PathBuf,
     /// The folder with the images' tars: every node has all of them.
     pub(crate) images: PathBuf,
+    /// The program that makes manifests of the chart.
+    pub(crate) helm: PathBuf,
     /// This crate's folder: scripts and manifests.
     pub(crate) here: PathBuf,
 }
@@ -18,7 +20,8 @@ pub(crate) struct Parts {
 impl Parts {
     pub(crate) fn find() -> Result<Self> {
         let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let parts = Self { programs: folder("KUBERNETES_BIN")?, images: folder("KUBE_IMAGES")?, here };
+        let helm = named("HELM_BIN")?;
+        let parts = Self { programs: named("KUBERNETES_BIN")?, images: named("KUBE_IMAGES")?, helm, here };
         for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"] {
             ensure!(
                 parts.program(name).is_file(),
@@ -40,9 +43,9 @@ impl Parts {
     }
 }
 
-fn folder(variable: &str) -> Result<PathBuf> {
+fn named(variable: &str) -> Result<PathBuf> {
     let path =
         std::env::var_os(variable).map(PathBuf::from).with_context(|| format!("{variable} is not set: run this by `make kube-test`"))?;
-    ensure!(path.is_dir(), "{variable}: there is no folder {}", path.display());
+    ensure!(path.exists(), "{variable}: there is no {}", path.display());
     Ok(path)
 }

@@ -1,5 +1,7 @@
 //! The families of cases, each with a cluster of its own.
 
+mod join;
+mod manifests;
 mod migration;
 mod nodes;
 mod pods;
@@ -35,5 +37,10 @@ pub(crate) const FAMILIES: &[Family<Cluster>] = &[
         stage: || Cluster::ready(Options { agent: Agent::Flannel, families: 1, ..USUAL }),
         cases: migration::CASES,
     },
-    Family { name: "flannel", stage: || Cluster::ready(Options { agent: Agent::Flannel, families: 1, ..USUAL }), cases: pods::CASES },
+    Family {
+        name: "join",
+        stage: || Cluster::ready(Options { agent: Agent::Flannel, families: 1, nodes: 1, ..USUAL }),
+        cases: join::CASES,
+    },
+    Family { name: "manifests", stage: || Cluster::bare(Options { nodes: 0, ..USUAL }), cases: manifests::CASES },
 ];

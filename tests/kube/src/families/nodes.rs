@@ -19,35 +19,11 @@ pub(crate) const CASES: &[Case<Cluster>] = cases![
 
 fn a_node_that_joins_has_its_network(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    let first_pod = first_pod(cluster)?;
-    report.gate("its first pod is ready", true, format!("{first_pod:.1} s after it registered"));
+    let name = cluster.join()?.name().to_owned();
+    let first_pod = cluster.first_pod(&name)?;
+    report.gate("its first pod is ready", true, format!("{first_pod:.1?} after it registered"));
     traffic.finish("meanwhile", report)?;
     whole(cluster, "with it", report)
-}
-
-/// A further node: from its registration to its first pod, in seconds.
-pub(crate) fn first_pod(cluster: &mut Cluster) -> Result<f64> {
-    let name = cluster.join()?.name().to_owned();
-    wait_for("the node to register", PATIENCE, || cluster.control.kubectl(&["get", "node", &name]))?;
-    let start = Instant::now();
-    wait_for("its first pod to be ready", PATIENCE, || {
-        let selector = format!("spec.nodeName={name}");
-        let conditions = "{.items[*].status.conditions[?(@.type==\"Ready\")].status}";
-        let said = cluster.control.kubectl(&[
-            "get",
-            "pods",
-            "-l",
-            "app=each",
-            "--field-selector",
-            &selector,
-            "-o",
-            &format!("jsonpath={conditions}"),
-        ])?;
-        ensure!(said.contains("True"), "Ready: {said:?}");
-        Ok(())
-    })
-    .with_context(|| cluster.explain())?;
-    Ok(start.elapsed().as_secs_f64())
 }
 
 fn a_node_that_reboots_has_its_network_again(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
