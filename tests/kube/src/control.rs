@@ -131,6 +131,13 @@ impl Control {
         serde_json::from_str(&text).with_context(|| format!("kubectl get {args:?} did not print JSON"))
     }
 
+    /// The API server's version: `v1.34.3`.
+    pub(crate) fn version(&self) -> Result<String> {
+        let version: Value = serde_json::from_str(&self.kubectl(&["version", "-o", "json"])?)?;
+        let said = version.pointer("/serverVersion/gitVersion").and_then(Value::as_str);
+        said.map(str::to_owned).with_context(|| format!("no version in {version}"))
+    }
+
     /// `kubectl apply -f -` with this on its standard input.
     pub(crate) fn apply(&self, manifest: &str) -> Result<String> {
         self.apply_with(&[], manifest)

@@ -33,17 +33,17 @@ fn the_api_server_accepts_every_kustomization(cluster: &Cluster, report: &mut Re
 
 fn the_api_server_accepts_what_the_helm_chart_makes(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let chart = cluster.parts.manifests("helm");
+    let version = cluster.control.version()?;
     for values in VALUES {
         let mut helm = Command::new(&cluster.parts.helm);
-        helm.args(["template", "loden", &chart, "--namespace", "kube-flannel"]);
+        helm.args(["template", "loden", &chart, "--namespace", "kube-flannel", "--kube-version", &version]);
         helm.args(values.iter().flat_map(|value| ["--set", value]));
         let said = output(&mut helm).and_then(|made| cluster.control.apply_with(&["--dry-run=server", "--validate=strict"], &made));
         let (holds, said) = told(said);
         report.gate(format!("the chart with {values:?}"), holds, said);
     }
     let lint = output(Command::new(&cluster.parts.helm).args(["lint", "--strict", &chart]));
-    let (holds, said) = told(lint);
-    report.gate("helm lint", holds, said);
+    report.gate("helm lint has nothing to say", lint.is_ok(), lint.map_or_else(|error| format!("{error:#}"), |_| version));
     Ok(())
 }
 
