@@ -3,9 +3,13 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "tests say what went wrong by failing")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+mod kube;
+
+pub(crate) use kube::Nodes;
 use lease::store::contract::Bench;
 use lease::store::etcd::{EtcdOptions, EtcdStore};
 use lease::store::memory::MemoryStore;
+use lease::{LeaseKey, LeaseRecord};
 use testkit::Etcd;
 
 /// Where all keys of a test stand.
@@ -33,7 +37,17 @@ impl Default for Real {
     }
 }
 
-impl Bench for Memory {
+/// A person at a store of keys and values, whose keys are those below the prefix.
+pub(crate) trait Keys {
+    type Store: lease::LeaseStore + Clone;
+    fn store(&self) -> &Self::Store;
+    /// Puts a key that never expires.
+    fn put(&self, key: &str, value: &str);
+    /// Deletes a key.
+    fn del(&self, key: &str);
+}
+
+impl Keys for Memory {
     type Store = MemoryStore;
     fn store(&self) -> &MemoryStore {
         &self.0
@@ -46,7 +60,7 @@ impl Bench for Memory {
     }
 }
 
-impl Bench for Real {
+impl Keys for Real {
     type Store = EtcdStore;
     fn store(&self) -> &EtcdStore {
         &self.store
@@ -56,5 +70,38 @@ impl Bench for Real {
     }
     fn del(&self, key: &str) {
         self.etcd.del(&format!("{PREFIX}/{key}")).expect("etcdctl deletes");
+    }
+}
+
+/// One of those, as the contract wants it.
+#[derive(Default)]
+pub(crate) struct Keyed<K>(pub(crate) K);
+
+impl<K: Keys> Bench for Keyed<K> {
+    type Store = K::Store;
+    const EXPIRES: bool = true;
+    fn store(&self) -> &K::Store {
+        self.0.store()
+    }
+    async fn host(&self, _: LeaseKey) -> K::Store {
+        self.0.store().clone()
+    }
+    async fn configure(&self, text: Option<&str>) {
+        text.map_or_else(|| self.0.del("config"), |text| self.0.put("config", text));
+    }
+    async fn put_record(&self, key: LeaseKey, record: &LeaseRecord) {
+        self.0.put(&format!("subnets/{key}"), &record.encode());
+    }
+    async fn put_damaged(&self, key: LeaseKey) {
+        self.0.put(&format!("subnets/{key}"), "x");
+    }
+    async fn put_stray(&self, name: &str) {
+        self.0.put(&format!("subnets/{name}"), "x");
+    }
+    async fn delete_stray(&self, name: &str) {
+        self.0.del(&format!("subnets/{name}"));
+    }
+    async fn delete(&self, key: LeaseKey) {
+        self.0.del(&format!("subnets/{key}"));
     }
 }
