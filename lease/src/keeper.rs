@@ -147,6 +147,8 @@ impl<S: LeaseStore> Keeper<S> {
             }
             in_a_row = in_a_row.saturating_add(1);
             if in_a_row > UNDONE_AT_ONCE {
+                let reason = format!("{lost}, for the {in_a_row}th time in a row: somebody undoes it");
+                self.tell(LeaseState::Claiming { reason });
                 self.rest(undone.step()).await;
             }
         }

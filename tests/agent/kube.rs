@@ -1,103 +1,11 @@
 //! The agent on Kubernetes' Nodes: hosts reach each other, and follow what happens to their Nodes.
-//!
-//! The API server is a stand-in that passes the store contract beside the real one; the real one is in `make kube-test`.
-
-use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 use testkit::world::{Member, PATIENCE, VTEP};
-use testkit::{AgentOptions, ApiServer, Lab, LabOptions, Monitor, wait_for};
+use testkit::{Monitor, wait_for};
 
-/// What flannel's annotations begin with.
-pub(crate) const PREFIX: &str = "flannel.alpha.coreos.com/";
-pub(crate) const CONFIG: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
-pub(crate) const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:244::/32","Backend":{"Type":"vxlan"}}"#;
-
-/// A switch, an API server on it, and the file with the network configuration.
-pub(crate) struct Cluster {
-    pub(crate) api: ApiServer,
-    pub(crate) lab: Lab,
-    files: TempDir,
-}
-
-impl Cluster {
-    pub(crate) fn new(config: &str) -> Result<Self> {
-        let lab = Lab::with(LabOptions::default())?;
-        let cluster = Self { api: lab.api_server()?, lab, files: tempfile::tempdir()? };
-        cluster.configure(config)?;
-        Ok(cluster)
-    }
-
-    fn net_conf(&self) -> PathBuf {
-        self.files.path().join("net-conf.json")
-    }
-
-    /// Puts another configuration in the file's place, as the kubelet does.
-    pub(crate) fn configure(&self, config: &str) -> Result<()> {
-        let new = self.files.path().join("new");
-        fs::write(&new, config)?;
-        Ok(fs::rename(new, self.net_conf())?)
-    }
-
-    pub(crate) fn options(&self, node: &str) -> Result<AgentOptions> {
-        Ok(AgentOptions::loden_in_kubernetes(&self.api, node, &self.net_conf())?.args(["--ip-masq"]))
-    }
-
-    /// A Node and a host of its name with an agent that is not waited for.
-    pub(crate) fn starting(&self, name: &str, cidrs: &[&str]) -> Result<Member> {
-        self.api.put_node(name, cidrs)?;
-        Member::on(self.lab.host(name)?, self.options(name)?)
-    }
-
-    /// The same with an agent that is ready.
-    pub(crate) fn member(&self, name: &str, cidrs: &[&str]) -> Result<Member> {
-        let mut member = self.starting(name, cidrs)?;
-        member.agent.wait_ready(PATIENCE)?;
-        Ok(member)
-    }
-
-    pub(crate) fn annotation(&self, node: &str, name: &str) -> Result<Option<String>> {
-        self.api.annotation(node, &format!("{PREFIX}{name}"))
-    }
-
-    /// Waits until an annotation is this.
-    pub(crate) fn wait_annotation(&self, node: &str, name: &str, wanted: &str) -> Result<()> {
-        wait_for(&format!("{name} of {node} to be {wanted}"), PATIENCE, || {
-            let have = self.annotation(node, name)?;
-            ensure!(have.as_deref() == Some(wanted), "it is {have:?}");
-            Ok(())
-        })
-    }
-
-    /// Waits for an Event on the Node with this reason and these words.
-    pub(crate) fn wait_event(&self, node: &str, reason: &str, words: &[&str]) -> Result<()> {
-        wait_for(&format!("an Event {reason} on {node}"), PATIENCE, || {
-            let events = self.api.events();
-            let fits = |event: &Value| {
-                let message = event["message"].as_str().unwrap_or_default();
-                event["reason"] == reason && event["involvedObject"]["name"] == node && words.iter().all(|word| message.contains(word))
-            };
-            ensure!(events.iter().any(fits), "there are {events:#?}");
-            Ok(())
-        })
-    }
-
-    /// A Node's condition.
-    pub(crate) fn condition(&self, node: &str, kind: &str) -> Result<Value> {
-        let node = self.api.node(node)?;
-        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.into_iter().find(|condition| condition["type"] == kind).with_context(|| format!("no condition {kind} in {node:#}"))
-    }
-}
-
-/// The MAC of the VTEP, as the Node's annotation has it.
-fn mac(cluster: &Cluster, node: &str) -> Result<String> {
-    let data: Value = serde_json::from_str(&cluster.annotation(node, "backend-data")?.context("no backend-data")?)?;
-    Ok(data["VtepMAC"].as_str().context("no VtepMAC")?.to_owned())
-}
+use crate::cluster::{CONFIG, Cluster, DUAL, PREFIX};
 
 #[test]
 fn three_hosts_reach_each_other_over_their_nodes_in_both_families() -> Result<()> {
@@ -125,7 +33,7 @@ fn three_hosts_reach_each_other_over_their_nodes_in_both_families() -> Result<()
     let link = members.first().context("no member")?.vtep()?;
     ensure!(said[format!("{PREFIX}kube-subnet-manager")] == "true" && said[format!("{PREFIX}backend-type")] == "vxlan", "{said:#}");
     ensure!(said[format!("{PREFIX}public-ip")] == "192.168.77.1" && said[format!("{PREFIX}public-ipv6")] == "fd77::1", "{said:#}");
-    ensure!(link["address"] == mac(&cluster, "n1")?.as_str(), "{link:#}");
+    ensure!(link["address"] == cluster.mac("n1")?.as_str(), "{link:#}");
     Ok(())
 }
 
@@ -162,14 +70,14 @@ fn a_ready_agent_says_that_its_node_has_a_network_and_a_restart_writes_nothing()
 fn the_vtep_keeps_its_mac_over_a_reboot_and_without_an_annotation_it_follows_from_the_nodes_name() -> Result<()> {
     let cluster = Cluster::new(CONFIG)?;
     let mut member = cluster.member("n1", &["10.244.1.0/24"])?;
-    let mac_before = mac(&cluster, "n1")?;
+    let mac_before = cluster.mac("n1")?;
     member.agent.kill9()?;
     member.host.boot()?;
     cluster.api.delete_node("n1")?;
     cluster.api.put_node("n1", &["10.244.1.0/24"])?;
     member.agent.restart()?;
     member.agent.wait_ready(PATIENCE)?;
-    ensure!(mac(&cluster, "n1")? == mac_before);
+    ensure!(cluster.mac("n1")? == mac_before);
     // What the others know goes before that.
     let known = "02:00:00:00:00:77";
     member.agent.kill9()?;
@@ -177,7 +85,7 @@ fn the_vtep_keeps_its_mac_over_a_reboot_and_without_an_annotation_it_follows_fro
     cluster.api.annotate("n1", &[(&format!("{PREFIX}backend-data"), Some(&format!(r#"{{"VNI":1,"VtepMAC":"{known}"}}"#)))])?;
     member.agent.restart()?;
     member.agent.wait_ready(PATIENCE)?;
-    ensure!(mac(&cluster, "n1")? == known && member.vtep()?["address"] == known);
+    ensure!(cluster.mac("n1")? == known && member.vtep()?["address"] == known);
     Ok(())
 }
 
@@ -270,8 +178,7 @@ fn addresses_that_a_person_gives_the_node_are_told_to_the_others_and_the_flag_go
     let cluster = Cluster::new(CONFIG)?;
     let own = |name: &str, annotations: &[(&str, &str)]| {
         cluster.api.put_node(name, &[&format!("10.244.{}.0/24", name.trim_start_matches('n'))])?;
-        let full: Vec<(String, &str)> = annotations.iter().map(|(name, value)| (format!("{PREFIX}{name}"), *value)).collect();
-        cluster.api.annotate(name, &full.iter().map(|(name, value)| (name.as_str(), Some(*value))).collect::<Vec<_>>())
+        cluster.annotate(name, annotations)
     };
     own("n1", &[("node-public-ip", "203.0.113.1")])?;
     own("n2", &[("node-public-ip", "203.0.113.2")])?;

@@ -5,15 +5,14 @@ use serde_json::json;
 use testkit::world::{Member, PATIENCE, VTEP};
 use testkit::{Host, Monitor, wait_for};
 
+use crate::cluster::{CONFIG, Cluster, DUAL, PREFIX};
 use crate::conflicts::Flanneld;
-use crate::kube::{CONFIG, Cluster, DUAL, PREFIX};
 
 /// A Node as flannel annotates it.
 fn flannels_node(cluster: &Cluster, number: u8) -> Result<()> {
     let name = format!("f{number}");
     cluster.api.put_node(&name, &[&format!("10.244.{number}.0/24"), &format!("fc00:244:{number:x}::/64")])?;
-    annotate(
-        cluster,
+    cluster.annotate(
         &name,
         &[
             ("backend-data", &format!(r#"{{"VNI":1,"VtepMAC":"96:a2:c2:68:04:{number:02x}"}}"#)),
@@ -24,11 +23,6 @@ fn flannels_node(cluster: &Cluster, number: u8) -> Result<()> {
             ("public-ipv6", &format!("fd77::{number:x}")),
         ],
     )
-}
-
-fn annotate(cluster: &Cluster, node: &str, annotations: &[(&str, &str)]) -> Result<()> {
-    let full: Vec<(String, &str)> = annotations.iter().map(|(name, value)| (format!("{PREFIX}{name}"), *value)).collect();
-    cluster.api.annotate(node, &full.iter().map(|(name, value)| (name.as_str(), Some(*value))).collect::<Vec<_>>())
 }
 
 /// The routes and FDB entries of a VTEP.
@@ -54,9 +48,9 @@ fn nodes_that_flanneld_annotates_are_peers_and_one_family_may_change_alone() -> 
     let v6 = "flannel-v6.1";
     wait_held(&member.host, VTEP, &["10.244.201.0/24 via 10.244.201.0", "96:a2:c2:68:04:c9 dst 192.168.77.201"], &["10.244.202.0"])?;
     wait_held(&member.host, v6, &["fc00:244:c9::/64 via fc00:244:c9::", "96:a2:c2:68:06:c9 dst fd77::c9"], &[])?;
-    annotate(&cluster, "f201", &[("public-ipv6", "fd77::dd")])?;
+    cluster.annotate("f201", &[("public-ipv6", "fd77::dd")])?;
     wait_held(&member.host, v6, &["96:a2:c2:68:06:c9 dst fd77::dd"], &["fd77::c9"])?;
-    annotate(&cluster, "f201", &[("backend-data", r#"{"VNI":1,"VtepMAC":"96:a2:c2:68:04:01"}"#)])?;
+    cluster.annotate("f201", &[("backend-data", r#"{"VNI":1,"VtepMAC":"96:a2:c2:68:04:01"}"#)])?;
     wait_held(&member.host, VTEP, &["96:a2:c2:68:04:01 dst 192.168.77.201"], &["96:a2:c2:68:04:c9"])?;
     cluster.api.annotate("f201", &[(&format!("{PREFIX}kube-subnet-manager"), None)])?;
     wait_held(&member.host, VTEP, &[], &["10.244.201.0"])?;
@@ -108,7 +102,7 @@ fn while_the_api_server_is_away_the_device_heals_and_what_changed_is_caught_up()
 fn a_node_that_boots_while_the_api_server_is_away_goes_on_from_what_it_knew() -> Result<()> {
     let mut cluster = Cluster::new(CONFIG)?;
     let mut member = cluster.starting("n1", &["10.244.1.0/24"])?;
-    annotate(&cluster, "n1", &[("node-public-ip", "192.168.77.1")])?;
+    cluster.annotate("n1", &[("node-public-ip", "192.168.77.1")])?;
     member.agent.wait_ready(PATIENCE)?;
     let other = cluster.member("n2", &["10.244.2.0/24"])?;
     wait_held(&member.host, VTEP, &["10.244.2.0/24"], &[])?;
@@ -151,8 +145,7 @@ fn two_nodes_with_one_pod_cidr_are_told_on_both_and_the_others_are_served() -> R
     let member = cluster.member("n1", &["10.244.1.0/24"])?;
     flannels_node(&cluster, 201)?;
     cluster.api.put_node("twin", &["10.244.1.0/24"])?;
-    annotate(
-        &cluster,
+    cluster.annotate(
         "twin",
         &[
             ("kube-subnet-manager", "true"),
@@ -172,7 +165,7 @@ fn a_peer_that_cannot_be_one_is_told_on_the_node_and_costs_nobody_else_anything(
     let cluster = Cluster::new(CONFIG)?;
     flannels_node(&cluster, 201)?;
     flannels_node(&cluster, 202)?;
-    annotate(&cluster, "f202", &[("public-ip", "127.0.0.1")])?;
+    cluster.annotate("f202", &[("public-ip", "127.0.0.1")])?;
     let member = cluster.member("n1", &["10.244.1.0/24"])?;
     wait_held(&member.host, VTEP, &["10.244.201.0/24"], &["10.244.202.0"])?;
     cluster.wait_event("n1", "PeerRejected", &["10.244.202.0", "127.0.0.1"])
@@ -183,7 +176,7 @@ fn what_the_service_account_may_not_do_is_told_and_costs_nothing_else() -> Resul
     let cluster = Cluster::new(CONFIG)?;
     cluster.api.forbid("create", "events");
     flannels_node(&cluster, 202)?;
-    annotate(&cluster, "f202", &[("public-ip", "127.0.0.1")])?;
+    cluster.annotate("f202", &[("public-ip", "127.0.0.1")])?;
     let member = cluster.member("n1", &["10.244.1.0/24"])?;
     member.wait_log(&["no Event can be put", "events"])?;
     member.ensure_ready()

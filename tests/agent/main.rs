@@ -3,6 +3,7 @@
 mod alloc;
 mod bad_input;
 mod bad_records;
+mod cluster;
 mod commands;
 mod conflicts;
 mod direct_routing;
