@@ -40,7 +40,10 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
             logging::start(options.verbosity);
             conceal::password(&options);
             let flannelds = conflicts::flannelds();
-            conflicts::refuse_beside(&flannelds, &options)?;
+            // On a Node one that is about to be replaced is waited for.
+            if options.store.etcd().is_some() {
+                conflicts::refuse_beside(&flannelds, &options)?;
+            }
             privilege::narrow(options.healthz.map(|address| address.port()))?;
             agent::run(*options, flannelds)?;
             String::new()

@@ -35,6 +35,6 @@ pub use mac::{MacAddr, MacError};
 pub use owner::{Boot, BootError, Owner, OwnerError};
 pub use record::{BackendType, LeaseRecord, RecordError, VtepData};
 pub use rng::Rng;
-pub use store::{Entry, Event, Expiry, LeaseStore};
+pub use store::{Assigned, Entry, Event, Expiry, LeaseStore};
 pub use subnet::{Subnet, SubnetError};
 pub use units::{Mtu, Revision, Vni, VniError};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::{Boot, Family, MacAddr, Owner, Vni};
 
 /// One host's lease record, the value under its key, as far as loden reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LeaseRecord {
     /// Where the host is reached over IPv4. None where flannel writes `0.0.0.0`, in an IPv6-only network.
     pub public_ip: Option<Ipv4Addr>,
@@ -38,7 +38,7 @@ impl LeaseRecord {
 }
 
 /// The backend that a record names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BackendType {
     /// `vxlan`.
     Vxlan,
@@ -51,7 +51,7 @@ pub enum BackendType {
 }
 
 /// The VXLAN tunnel endpoint that a record names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VtepData {
     /// Its network identifier.
     pub vni: Vni,
@@ -60,7 +60,7 @@ pub struct VtepData {
 }
 
 /// Why a value is not a lease record.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Hash)]
 pub enum RecordError {
     /// Not JSON, or a field of another type than it should have.
     #[error("not a lease record: {0}")]
@@ -77,5 +77,13 @@ pub enum RecordError {
         value: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// What stands in a Node's annotations is no record.
+    #[error("annotations of Node {node}: {error}")]
+    Node {
+        /// The Node's name.
+        node: String,
+        /// Which annotation, by the end of its name, and what is wrong with it.
+        error: Box<RecordError>,
     },
 }

@@ -59,6 +59,25 @@ struct VtepOut {
     mac: String,
 }
 
+/// One thing for each field of a record that flannel knows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts<T> {
+    pub(crate) public_ip: T,
+    pub(crate) public_ipv6: T,
+    pub(crate) backend_type: T,
+    pub(crate) backend_data: T,
+    pub(crate) backend_v6_data: T,
+}
+
+/// The names of a record's fields in its document.
+const FIELDS: Parts<&str> = Parts {
+    public_ip: "PublicIP",
+    public_ipv6: "PublicIPv6",
+    backend_type: "BackendType",
+    backend_data: "BackendData",
+    backend_v6_data: "BackendV6Data",
+};
+
 impl LeaseRecord {
     /// Reads the value under a lease's key.
     ///
@@ -67,24 +86,43 @@ impl LeaseRecord {
     pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
         let RecordIn { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data, owner, boot } =
             serde_json::from_slice(value).map_err(|error| RecordError::Json(excerpt(&error.to_string())))?;
-        let public_ip = field("PublicIP", &public_ip.ok_or(RecordError::Missing("PublicIP"))?, str::parse::<Ipv4Addr>)?;
-        let public_ipv6 = public_ipv6.map(|text| field("PublicIPv6", &text, str::parse::<Ipv6Addr>)).transpose()?;
-        if public_ip.is_unspecified() && public_ipv6.is_none() {
-            return Err(invalid("PublicIP", "0.0.0.0", "no host has that address"));
+        let texts = Parts {
+            public_ip: Some(&*public_ip.as_ref().ok_or(RecordError::Missing(FIELDS.public_ip))?.0),
+            public_ipv6: public_ipv6.as_ref().map(|Text(text)| &**text),
+            backend_type: backend_type.as_ref().map(|Text(text)| &**text),
+            backend_data: backend_data.map(RawValue::get),
+            backend_v6_data: backend_v6_data.map(RawValue::get),
+        };
+        Ok(Self {
+            // A form that we do not know: of a later release, or nobody's. It is no reason to lose a peer.
+            owner: owner.and_then(|Text(text)| text.parse().ok()),
+            boot: boot.and_then(|Text(text)| text.parse().ok()),
+            ..Self::from_parts(&FIELDS, texts)?
+        })
+    }
+
+    /// The record that these texts make, wherever they stand; `names` is what they are called there. Of no owner and no boot.
+    pub(crate) fn from_parts(names: &Parts<&'static str>, texts: Parts<Option<&str>>) -> Result<Self, RecordError> {
+        let Parts { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data } = texts;
+        let public_ip = public_ip.map(|text| field(names.public_ip, text, str::parse::<Ipv4Addr>)).transpose()?;
+        let public_ipv6 = public_ipv6.map(|text| field(names.public_ipv6, text, str::parse::<Ipv6Addr>)).transpose()?;
+        match (public_ip, public_ipv6) {
+            (None, None) => return Err(RecordError::Missing(names.public_ip)),
+            (Some(Ipv4Addr::UNSPECIFIED), None) => return Err(invalid(names.public_ip, "0.0.0.0", "no host has that address")),
+            _ => (),
         }
-        let backend = backend_type.map_or(BackendType::Alloc, |Text(name)| BackendType::named(&name));
-        let vtep = |field, data: Option<&RawValue>| match backend {
+        let backend = backend_type.map_or(BackendType::Alloc, BackendType::named);
+        let vtep = |field, data: Option<&str>| match backend {
             BackendType::Vxlan => data.map(|data| vtep(field, data)).transpose(),
             BackendType::HostGw | BackendType::Alloc | BackendType::Other(_) => Ok(None),
         };
         Ok(Self {
-            public_ip: (!public_ip.is_unspecified()).then_some(public_ip),
+            public_ip: public_ip.filter(|address| !address.is_unspecified()),
             public_ipv6,
-            vtep: vtep("BackendData", backend_data)?,
-            vtep_v6: vtep("BackendV6Data", backend_v6_data)?,
-            // A form that we do not know: of a later release, or nobody's. It is no reason to lose a peer.
-            owner: owner.and_then(|Text(text)| text.parse().ok()),
-            boot: boot.and_then(|Text(text)| text.parse().ok()),
+            vtep: vtep(names.backend_data, backend_data)?,
+            vtep_v6: vtep(names.backend_v6_data, backend_v6_data)?,
+            owner: None,
+            boot: None,
             backend,
         })
     }
@@ -93,18 +131,31 @@ impl LeaseRecord {
     #[must_use]
     pub fn encode(&self) -> String {
         let Self { public_ip, public_ipv6, backend, vtep, vtep_v6, owner, boot } = self;
-        let data = |vtep: &VtepData| VtepOut { vni: vtep.vni.get(), mac: vtep.mac.to_string() };
         let out = RecordOut {
             public_ip: public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
             public_ipv6: *public_ipv6,
             backend_type: backend.name(),
-            backend_data: vtep.as_ref().map(data),
-            backend_v6_data: vtep_v6.as_ref().map(data),
+            backend_data: vtep.map(VtepOut::from),
+            backend_v6_data: vtep_v6.map(VtepOut::from),
             owner: owner.map(|owner| owner.to_string()),
             boot: boot.map(|boot| boot.to_string()),
         };
         // Strings and numbers alone: there is nothing in it that could fail.
         serde_json::to_string(&out).unwrap_or_default()
+    }
+}
+
+impl From<VtepData> for VtepOut {
+    fn from(VtepData { vni, mac }: VtepData) -> Self {
+        Self { vni: vni.get(), mac: mac.to_string() }
+    }
+}
+
+impl VtepData {
+    /// What stands in a record as backend data.
+    pub(crate) fn encode(self) -> String {
+        // A number and a string: there is nothing in it that could fail.
+        serde_json::to_string(&VtepOut::from(self)).unwrap_or_default()
     }
 }
 
@@ -130,19 +181,15 @@ impl BackendType {
     }
 }
 
-fn vtep(place: &'static str, data: &RawValue) -> Result<VtepData, RecordError> {
-    let VtepIn { vni, mac } = serde_json::from_str(data.get()).map_err(|error| RecordError::Json(excerpt(&format!("{place}: {error}"))))?;
+fn vtep(place: &'static str, data: &str) -> Result<VtepData, RecordError> {
+    let VtepIn { vni, mac } = serde_json::from_str(data).map_err(|error| RecordError::Json(excerpt(&format!("{place}: {error}"))))?;
     let vni = vni.ok_or(RecordError::Missing("VNI"))?;
-    let mac = field("VtepMAC", &mac.ok_or(RecordError::Missing("VtepMAC"))?, str::parse::<MacAddr>)?;
+    let mac = field("VtepMAC", &mac.ok_or(RecordError::Missing("VtepMAC"))?.0, str::parse::<MacAddr>)?;
     let in_range = u64::try_from(vni).ok().and_then(|vni| Vni::new(vni).ok());
     Ok(VtepData { vni: in_range.ok_or_else(|| invalid("VNI", &vni.to_string(), "0 to 16777215 are possible"))?, mac })
 }
 
-fn field<T, E: std::fmt::Display>(
-    name: &'static str,
-    Text(text): &Text<'_>,
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<T, RecordError> {
+fn field<T, E: std::fmt::Display>(name: &'static str, text: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<T, RecordError> {
     parse(text).map_err(|error| invalid(name, text, &error.to_string()))
 }
 

@@ -7,9 +7,9 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Memory, Real};
+use common::{Keys, Memory, Real};
 use lease::claim::{Claim, ClaimError, How, Outcome, RecordFor, Warning, claim, reclaim, release};
-use lease::store::contract::{Bench, key, record};
+use lease::store::contract::{key, record};
 use lease::store::memory::MemoryStore;
 use lease::{BackendType, Entry, Expiry, LeaseKey, LeaseRecord, LeaseStore, MacAddr, Owner, Rng, Vni, VtepData};
 
@@ -235,7 +235,7 @@ async fn releasing_gives_back_what_is_ours_and_leaves_reservations() {
 }
 
 /// Hosts that start at once, on a pool that just has room for them: each gets one subnet, none gets another's.
-async fn a_race_has_one_winner_for_each_subnet<B: Bench>(bench: B)
+async fn a_race_has_one_winner_for_each_subnet<B: Keys>(bench: B)
 where
     B::Store: Clone,
 {

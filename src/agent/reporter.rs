@@ -85,7 +85,7 @@ fn serves(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standing>
 }
 
 /// Waits for a change; for ever where there is nothing to change any more.
-async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
+pub(super) async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
     let gone = match receiver {
         Some(receiver) => receiver.changed().await.is_err(),
         None => true,

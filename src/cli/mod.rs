@@ -6,6 +6,7 @@
 mod endpoint;
 mod flags;
 mod gosyntax;
+mod kube;
 mod options;
 mod page;
 mod values;
@@ -20,8 +21,10 @@ use clap::{ArgAction, CommandFactory, FromArgMatches};
 
 pub use endpoint::{Endpoint, EndpointError, Endpoints, EtcdPrefix, PrefixError};
 pub use gosyntax::{FlagSpec, Given, SyntaxError, normalise};
+pub use kube::KubeOptions;
 pub use options::{
     ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource, RouteOptions,
+    StoreOptions,
 };
 pub use page::flag_tables;
 pub use values::{IfaceSelector, Secret, ValueError};
@@ -139,15 +142,25 @@ pub fn parse(
     }
     if name == DOCKER_OPTS {
         // A script's letters, not Go's flags.
-        return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
+        return clap_says(
+            program,
+            [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())),
+            &[],
+            environment,
+        );
     }
     let Some(specs) = program.find_subcommand(&name).filter(|_| name != "help").map(specs) else {
-        return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
+        return clap_says(
+            program,
+            [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())),
+            &[],
+            environment,
+        );
     };
-    let given =
-        normalise(&words, environment, &specs).map_err(|error| UsageError::new(format!("{error}; see {}", help_of(&name, as_flanneld))))?;
+    let given = normalise(&words, &environment, &specs)
+        .map_err(|error| UsageError::new(format!("{error}; see {}", help_of(&name, as_flanneld))))?;
     let argv = [name].into_iter().chain(given.iter().map(argument));
-    clap_says(program, argv, &given)
+    clap_says(program, argv, &given, environment)
 }
 
 /// `--help` is the one flag that clap takes without a value.
@@ -155,18 +168,24 @@ fn argument(given: &Given) -> String {
     if given.name == "help" { "--help".to_owned() } else { given.to_argument() }
 }
 
-fn clap_says(program: clap::Command, argv: impl Iterator<Item = String>, given: &[Given]) -> Result<Invocation, UsageError> {
+fn clap_says(
+    program: clap::Command,
+    argv: impl Iterator<Item = String>,
+    given: &[Given],
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation, UsageError> {
     let full = ["loden".to_owned()].into_iter().chain(argv);
     match program.try_get_matches_from(full).and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => invocation(cli.command),
+        Ok(cli) => invocation(cli.command, given, environment),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Invocation::Help(error.render().to_string())),
         Err(error) => Err(UsageError::new(one_line(&error, given))),
     }
 }
 
-fn invocation(command: Command) -> Result<Invocation, UsageError> {
-    let options =
-        |flags: Box<flags::AgentFlags>| Options::try_from(*flags).map(Box::new).map_err(|error| UsageError::new(error.to_string()));
+fn invocation(command: Command, given: &[Given], environment: impl Fn(&str) -> Option<OsString>) -> Result<Invocation, UsageError> {
+    let options = |flags: Box<flags::AgentFlags>| {
+        Options::of(*flags, given, &environment).map(Box::new).map_err(|error| UsageError::new(error.to_string()))
+    };
     Ok(match command {
         Command::Agent(flags) | Command::Plan(flags) | Command::Release(flags) if flags.logging.version => Invocation::Version,
         Command::Cleanup(flags) if flags.agent.logging.version => Invocation::Version,

@@ -29,7 +29,7 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
         );
     }
     super::run(async {
-        let _network = take_network(&options.etcd)?;
+        let _network = take_network(&options.store)?;
         let mut out = String::new();
         let mut filters = filters::candidates(options, &flannel_devices()?).await?;
         for name in flannel_devices()? {

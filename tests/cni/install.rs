@@ -38,21 +38,28 @@ fn watching_it_installs_with_the_subnet_and_puts_back_and_cleanup_removes() -> R
     let at = |name: &str| root.path().join(name);
     fs::write(at("conf.json"), LIST)?;
     let mut watching = loden(root.path(), &["install-cni", "--watch", "--cni-conf=conf.json"]).spawn()?;
-    let whole = || Ok(ensure!(fs::read_to_string(at("net.d/10-flannel.conflist"))? == LIST));
-    wait_for("the plugin", PATIENCE, || Ok(ensure!(at("bin/flannel").exists())))?;
-    ensure!(!at("net.d/10-flannel.conflist").exists(), "installed before there is a subnet");
+    let (list, plugin) = (at("net.d/10-flannel.conflist"), at("bin/flannel"));
+    let becomes = |what: &str, right: &dyn Fn() -> bool| {
+        wait_for(what, PATIENCE, || {
+            ensure!(right(), "it is not so");
+            Ok(())
+        })
+    };
+    let whole = || fs::read_to_string(&list).is_ok_and(|text| text == LIST);
+    becomes("the plugin to be there", &|| plugin.exists())?;
+    ensure!(!list.exists(), "installed before there is a subnet");
     fs::write(at("subnet.env"), ENV)?;
-    wait_for("the configuration", PATIENCE, whole)?;
-    fs::remove_file(at("net.d/10-flannel.conflist"))?;
-    wait_for("the configuration, again", PATIENCE, whole)?;
+    becomes("the configuration to be there", &whole)?;
+    fs::remove_file(&list)?;
+    becomes("the configuration to be there again", &whole)?;
     fs::write(at("bin/other"), "")?;
-    fs::rename(at("bin/other"), at("bin/flannel"))?;
-    wait_for("the plugin, again", PATIENCE, || Ok(ensure!(fs::metadata(at("bin/flannel"))?.len() > 0)))?;
+    fs::rename(at("bin/other"), &plugin)?;
+    becomes("the plugin to be there again", &|| fs::metadata(&plugin).is_ok_and(|metadata| metadata.len() > 0))?;
     Command::new("kill").arg(watching.id().to_string()).status()?;
     ensure!(watching.wait()?.success(), "told to end");
     let output = loden(root.path(), &["cleanup", "--etcd-endpoints=http://127.0.0.1:1", "--state-file=state"]).output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success() && said.contains("rm bin/flannel"), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    ensure!(!at("bin/flannel").exists() && !at("net.d/10-flannel.conflist").exists());
+    ensure!(!plugin.exists() && !list.exists());
     Ok(())
 }

@@ -3,12 +3,15 @@
 //! Every write is guarded by what the writer last saw. A watch speaks kube-style vocabulary ([`Event`]): a snapshot is
 //! bracketed by `Init` and `InitDone`, and only a snapshot that is complete gets its `InitDone`.
 
+mod causes;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod entry;
 pub mod etcd;
+pub mod kube;
 #[cfg(any(test, feature = "contract"))]
 pub mod memory;
+mod pem;
 
 use std::future::Future;
 use std::time::Duration;
@@ -35,7 +38,7 @@ pub struct Entry {
 /// What ends a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
-    /// Nothing: a reservation, made by a person.
+    /// Nothing: in etcd a reservation, made by a person; in Kubernetes every lease, which lasts as long as its Node.
     Never,
     /// The end of this etcd lease.
     Lease(i64),
@@ -54,8 +57,20 @@ pub enum Event {
     Apply(Entry),
     /// A lease was deleted, or it expired.
     Delete(LeaseKey),
-    /// A key under the leases' prefix that names no subnet was put. It is nobody's lease.
+    /// Something is among the leases that is nobody's lease. In etcd a key that names no subnet: the key; in Kubernetes a Node whose
+    /// podCIDRs cannot be had: a sentence that names it and says why.
     Stray(String),
+}
+
+/// Which subnets this host is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Assigned {
+    /// Whichever are free: the host chooses.
+    Any,
+    /// These and no others: somebody else has chosen.
+    Key(LeaseKey),
+    /// None as yet, since somebody else chooses and has not: why, and what helps.
+    Not(String),
 }
 
 /// What a watch says of the network configuration: its text, or none while the key is missing.
@@ -126,6 +141,12 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; a missing key is no error.
     fn config(&self) -> impl Future<Output = Result<ConfigText, StoreError>> + Send;
+
+    /// Which subnets this host is to have.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn assigned(&self) -> impl Future<Output = Result<Assigned, StoreError>> + Send;
 
     /// One lease, if it is there.
     ///

@@ -3,10 +3,17 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "tests say what went wrong by failing")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use lease::store::contract::Bench;
+mod kube;
+
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use kube::{Nodes, annotations as kube_annotations};
+use lease::store::contract::{Bench, Events};
 use lease::store::etcd::{EtcdOptions, EtcdStore};
 use lease::store::memory::MemoryStore;
+use lease::{LeaseKey, LeaseRecord, LeaseStore};
 use testkit::Etcd;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// Where all keys of a test stand.
 pub(crate) const PREFIX: &str = "/coreos.com/network";
@@ -33,7 +40,27 @@ impl Default for Real {
     }
 }
 
-impl Bench for Memory {
+/// Runs `look` on what a watch of the store tells.
+pub(crate) async fn watched<S: LeaseStore>(store: S, look: impl AsyncFnOnce(Events)) {
+    let (sender, receiver) = mpsc::channel(16);
+    // On a task of its own: the look may block its thread.
+    let mut watching = JoinSet::new();
+    watching.spawn(async move { store.watch(sender).await });
+    look(Events::new(receiver)).await;
+    watching.abort_all();
+}
+
+/// A person at a store of keys and values, whose keys are those below the prefix.
+pub(crate) trait Keys {
+    type Store: lease::LeaseStore + Clone;
+    fn store(&self) -> &Self::Store;
+    /// Puts a key that never expires.
+    fn put(&self, key: &str, value: &str);
+    /// Deletes a key.
+    fn del(&self, key: &str);
+}
+
+impl Keys for Memory {
     type Store = MemoryStore;
     fn store(&self) -> &MemoryStore {
         &self.0
@@ -46,7 +73,7 @@ impl Bench for Memory {
     }
 }
 
-impl Bench for Real {
+impl Keys for Real {
     type Store = EtcdStore;
     fn store(&self) -> &EtcdStore {
         &self.store
@@ -56,5 +83,38 @@ impl Bench for Real {
     }
     fn del(&self, key: &str) {
         self.etcd.del(&format!("{PREFIX}/{key}")).expect("etcdctl deletes");
+    }
+}
+
+/// One of those, as the contract wants it.
+#[derive(Default)]
+pub(crate) struct Keyed<K>(pub(crate) K);
+
+impl<K: Keys> Bench for Keyed<K> {
+    type Store = K::Store;
+    const EXPIRES: bool = true;
+    fn store(&self) -> &K::Store {
+        self.0.store()
+    }
+    async fn host(&self, _: LeaseKey) -> K::Store {
+        self.0.store().clone()
+    }
+    async fn configure(&self, text: Option<&str>) {
+        text.map_or_else(|| self.0.del("config"), |text| self.0.put("config", text));
+    }
+    async fn put_record(&self, key: LeaseKey, record: &LeaseRecord) {
+        self.0.put(&format!("subnets/{key}"), &record.encode());
+    }
+    async fn put_damaged(&self, key: LeaseKey) {
+        self.0.put(&format!("subnets/{key}"), "x");
+    }
+    async fn put_stray(&self, name: &str) {
+        self.0.put(&format!("subnets/{name}"), "x");
+    }
+    async fn delete_stray(&self, name: &str) {
+        self.0.del(&format!("subnets/{name}"));
+    }
+    async fn delete(&self, key: LeaseKey) {
+        self.0.del(&format!("subnets/{key}"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
 
-use lease::store::{ConfigText, Health, RenewError, Snapshot, StoreError, WriteError};
+use lease::store::{Assigned, ConfigText, Health, RenewError, Snapshot, StoreError, WriteError};
 use lease::{Entry, Event, LeaseKey, LeaseRecord, LeaseStore};
 use tokio::sync::{mpsc, watch};
 
@@ -49,6 +49,10 @@ impl Wire {
 impl LeaseStore for Wire {
     async fn config(&self) -> Result<ConfigText, StoreError> {
         unreachable!("a keeper does not ask for the configuration")
+    }
+
+    async fn assigned(&self) -> Result<Assigned, StoreError> {
+        Ok(Assigned::Any)
     }
 
     async fn get(&self, key: LeaseKey) -> Result<Option<Entry>, StoreError> {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::Etcd;
 use crate::agent::HEALTH_PORT;
+use crate::{ApiServer, Etcd};
 
 /// The program of an agent, its arguments and environment.
 #[derive(Debug, Clone)]
@@ -38,6 +38,17 @@ impl AgentOptions {
         Ok(Self::new(loden_binary()?, Some("agent")).at(endpoints))
     }
 
+    /// `loden agent` on the Nodes of a Kubernetes cluster, as the agent of this one, with the network configuration in a file.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn loden_in_kubernetes(server: &ApiServer, node: &str, net_conf: &Path) -> Result<Self> {
+        let options = Self::new(loden_binary()?, Some("agent")).env("NODE_NAME", node);
+        let options = options.args(["--kube-subnet-mgr", "--kube-api-url", &server.url()]);
+        let net_conf = net_conf.display().to_string();
+        Ok(options.args(["--net-config-path", &net_conf, "--healthz-port", &HEALTH_PORT.to_string()]))
+    }
+
     /// Another agent that takes the same flags, such as flanneld.
     #[must_use]
     pub fn other(program: impl Into<PathBuf>, etcd: &Etcd) -> Self {
@@ -48,6 +59,12 @@ impl AgentOptions {
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// The agent's flags.
+    #[must_use]
+    pub fn flags(&self) -> &[String] {
+        &self.args
     }
 
     /// Another program in its place, with the same arguments.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use anyhow::{Result, ensure};
 
-use crate::{Etcd, EtcdOptions, Host, Namespace};
+use crate::{ApiServer, Etcd, EtcdOptions, Host, Namespace};
 
 /// A switch and its underlay: 192.168.77.0/24 and fd77::/64. Labs share nothing with each other.
 #[derive(Debug)]
@@ -92,6 +92,18 @@ impl Lab {
         Host::new(&self.switch, name, number, self.options)
     }
 
+    /// Another host in the place of this one: the same name and address, and nothing else of it, as after a boot. What still runs on
+    /// the old one has no link any more.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn replace(&self, host: Host) -> Result<Host> {
+        let (name, number) = (host.name().to_owned(), host.number());
+        self.switch.ip_batch(&format!("link del {name}\n"))?;
+        drop(host);
+        Host::new(&self.switch, &name, number, self.options)
+    }
+
     /// Starts an etcd on the switch, at <http://192.168.77.254:2379>.
     ///
     /// # Errors
@@ -106,5 +118,13 @@ impl Lab {
     /// Those of [`Self::etcd`].
     pub fn etcd_with(&self, options: EtcdOptions) -> Result<Etcd> {
         Etcd::on(Arc::clone(&self.switch), Self::GATEWAY, options)
+    }
+
+    /// Starts a stand-in API server on the switch, at <http://192.168.77.254:6443>.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn api_server(&self) -> Result<ApiServer> {
+        ApiServer::on(Arc::clone(&self.switch), &format!("{}:6443", Self::GATEWAY))
     }
 }

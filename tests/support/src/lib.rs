@@ -29,6 +29,7 @@
 
 mod agent;
 mod agent_options;
+mod apiserver;
 mod cni;
 mod container;
 mod etcd;
@@ -51,6 +52,7 @@ mod rogue;
 mod stream;
 mod subnet_env;
 mod table;
+pub mod trial;
 mod usage;
 mod wait;
 mod watch;
@@ -58,6 +60,7 @@ pub mod world;
 
 pub use agent::Agent;
 pub use agent_options::AgentOptions;
+pub use apiserver::ApiServer;
 pub use cni::{CniBin, CniCall, CniCase, Rendered};
 pub use container::Container;
 pub use etcd::{Etcd, EtcdOptions, TlsFiles};
@@ -69,7 +72,8 @@ pub use host::Host;
 pub use lab::{Lab, LabOptions, quiet};
 pub use mesh::Mesh;
 pub use monitor::Monitor;
-pub use namespace::{Entered, Namespace};
+pub use namespace::{Entered, Namespace, Network};
+pub use process::{Process, output};
 pub use proxy::{Fault, Proxy};
 pub use rogue::{Reached, Rogue, forge};
 pub use stream::{Stream, StreamReport};

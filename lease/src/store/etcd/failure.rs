@@ -1,10 +1,11 @@
 //! What a failed call to etcd means for the next one.
 
-use std::error::Error as StdError;
+use std::error::Error as _;
 
 use etcd_client::Error;
 
 use crate::store::StoreError;
+use crate::store::causes::with_causes;
 
 // gRPC status codes, https://grpc.io/docs/guides/status-codes/.
 const INVALID_ARGUMENT: i32 = 3;
@@ -48,20 +49,6 @@ impl From<Error> for Failure {
             other => Self::Unreachable(with_causes(other.to_string(), other.source())),
         }
     }
-}
-
-/// The text and what caused it, down to the ground: "connection refused" is what a person needs. Each is told once, since
-/// many libraries repeat the cause in their own text.
-fn with_causes(text: String, cause: Option<&(dyn StdError + 'static)>) -> String {
-    let (mut told, mut next) = (text, cause);
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !told.contains(&cause) {
-            told = format!("{told}: {cause}");
-        }
-        next = error.source();
-    }
-    told
 }
 
 impl Failure {

@@ -20,13 +20,13 @@ use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
 pub use self::options::{EtcdOptions, OptionsError, Secret};
-pub use self::pem::PemError;
+pub use super::pem::PemError;
 
 use self::connection::Connection;
 use self::failure::Failure;
 use self::feed::{Feeder, Range};
 use self::sinks::{ConfigSink, LeaseSink, SnapshotSink};
-use super::{ConfigText, Health, LeaseStore, RenewError, Snapshot, StoreError, WriteError};
+use super::{Assigned, ConfigText, Health, LeaseStore, RenewError, Snapshot, StoreError, WriteError};
 use crate::{Entry, Event, Expiry, LeaseKey, LeaseRecord};
 
 /// How large one answer of etcd may be. The library's 4 MiB is less than a page of large records; etcd's own limit for
@@ -106,6 +106,10 @@ impl LeaseStore for EtcdStore {
         let key = self.config_key();
         let got = self.connection.call(|client| read(client, key.clone())).await?;
         Ok(got.kvs().first().map(|kv| String::from_utf8_lossy(kv.value()).into_owned()))
+    }
+
+    async fn assigned(&self) -> Result<Assigned, StoreError> {
+        Ok(Assigned::Any)
     }
 
     async fn get(&self, key: LeaseKey) -> Result<Option<Entry>, StoreError> {

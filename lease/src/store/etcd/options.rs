@@ -8,7 +8,7 @@ use std::time::Duration;
 use etcd_client::{ConnectOptions, TlsOptions};
 use tracing::warn;
 
-use super::pem::{self, PemError};
+use super::{PemError, pem};
 
 /// How long a TCP connection and its TLS handshake may take. The attempt of a call that it is for mostly ends before.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(12);

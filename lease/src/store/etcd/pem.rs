@@ -1,21 +1,12 @@
-//! The TLS files, looked through before the client sees them: it would take rubbish for an empty list of certificates and
-//! blame the server later.
+//! The TLS files of etcd, in the client's types.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use etcd_client::{Certificate, Identity};
+use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::Denied;
-
-/// A TLS file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("TLS file {}: {reason}", file.display())]
-pub struct PemError {
-    file: PathBuf,
-    reason: String,
-}
+use crate::store::pem::{PemError, certificates, is_der, read, unusable};
 
 /// The authorities in a CA file.
 pub(super) fn authorities(file: &Path) -> Result<Certificate, PemError> {
@@ -31,41 +22,4 @@ pub(super) fn identity(cert: &Path, key: &Path) -> Result<Identity, PemError> {
         Ok(_) => Err(unusable(key, "its private key is damaged")),
         Err(error) => Err(unusable(key, &format!("no private key in PEM form is in it: {error}"))),
     }
-}
-
-fn certificates(file: &Path) -> Result<Vec<u8>, PemError> {
-    let text = read(file)?;
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&text).collect();
-    if found.is_empty() {
-        return Err(unusable(file, "no certificate in PEM form is in it"));
-    }
-    for (index, certificate) in found.into_iter().enumerate() {
-        match certificate {
-            Ok(certificate) if is_der(&certificate) => (),
-            Ok(_) => return Err(unusable(file, &format!("certificate {} is damaged", index + 1))),
-            Err(error) => return Err(unusable(file, &format!("certificate {}: {error}", index + 1))),
-        }
-    }
-    Ok(text)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, PemError> {
-    std::fs::read(file).map_err(|error| unusable(file, &format!("{error}{}", Denied::of(file, &error))))
-}
-
-fn unusable(file: &Path, reason: &str) -> PemError {
-    PemError { file: file.to_owned(), reason: reason.to_owned() }
-}
-
-/// One DER sequence that is as long as it says (X.690 §8.1.3, §8.9): what every certificate and key is at the outside.
-fn is_der(bytes: &[u8]) -> bool {
-    let Some((0x30, [first, rest @ ..])) = bytes.split_first().map(|(tag, rest)| (*tag, rest)) else { return false };
-    if *first < 0x80 {
-        return rest.len() == usize::from(*first);
-    }
-    let count = usize::from(first & 0x7f);
-    rest.split_at_checked(count).is_some_and(|(length, content)| {
-        let length = length.iter().try_fold(0_usize, |sum, byte| Some(sum.checked_mul(256)? + usize::from(*byte)));
-        length == Some(content.len())
-    })
 }
