@@ -7,9 +7,8 @@ mod common;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use common::Keys;
 use common::{Keys, PREFIX, Real, options};
-use lease::store::contract::{Bench, Events, key, record};
+use lease::store::contract::{Events, key, record};
 use lease::store::etcd::{EtcdOptions, EtcdStore};
 use lease::store::{Health, StoreError};
 use lease::{Event, Expiry, LeaseStore};

@@ -5,12 +5,15 @@
 
 mod kube;
 
-pub(crate) use kube::Nodes;
-use lease::store::contract::Bench;
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use kube::{Nodes, annotations as kube_annotations};
+use lease::store::contract::{Bench, Events};
 use lease::store::etcd::{EtcdOptions, EtcdStore};
 use lease::store::memory::MemoryStore;
-use lease::{LeaseKey, LeaseRecord};
+use lease::{LeaseKey, LeaseRecord, LeaseStore};
 use testkit::Etcd;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// Where all keys of a test stand.
 pub(crate) const PREFIX: &str = "/coreos.com/network";
@@ -35,6 +38,16 @@ impl Default for Real {
         let store = EtcdStore::new(options(&etcd)).expect("usable options");
         Self { etcd, store }
     }
+}
+
+/// Runs `look` on what a watch of the store tells.
+pub(crate) async fn watched<S: LeaseStore>(store: S, look: impl AsyncFnOnce(Events)) {
+    let (sender, receiver) = mpsc::channel(16);
+    // On a task of its own: the look may block its thread.
+    let mut watching = JoinSet::new();
+    watching.spawn(async move { store.watch(sender).await });
+    look(Events::new(receiver)).await;
+    watching.abort_all();
 }
 
 /// A person at a store of keys and values, whose keys are those below the prefix.

@@ -158,11 +158,12 @@ impl<'a> Feed<'a> {
         self.recall(sink).await?;
         let mut numbers = self.connection.numbers();
         let Numbered { client, number } = self.connection.client().await.map_err(|failure| End::Failed(None, failure))?;
-        let failed = |failure| End::Failed(Some(number), self.connection.named(Right::WATCH, failure));
+        let failed = |failure| End::Failed(Some(number), failure);
         let opened = timeout(PATIENCE, open(&client, position)).await.unwrap_or_else(|_| Err(no_answer().into()));
         let events = opened.map_err(|failure| match failure {
             Failure::Gone => FORGOTTEN,
             other => {
+                let other = self.connection.named(Right::WATCH, other);
                 self.connection.is_down(Right::WATCH, &other);
                 failed(other)
             }

@@ -171,7 +171,6 @@ impl ApiServer {
 /// What it has seen.
 impl ApiServer {
     /// Every request since this was last asked: `GET /api/v1/nodes/n1`, `WATCH /api/v1/nodes`.
-    #[must_use]
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner))
     }
