@@ -44,7 +44,7 @@ use crate::cli::{Options, StoreOptions};
 use crate::conflicts::Flanneld;
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
-use crate::{status, systemd};
+use crate::{install, status, systemd};
 use board::Board;
 use room::Room;
 
@@ -108,6 +108,9 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
         }
         tasks.spawn(node::note(store.clone(), board.clone()));
     }
+    if options.install.conf.is_some() {
+        tasks.spawn(install::keep(options.install.clone(), ready(readiness)));
+    }
     let config = sources::follow_config(store.clone(), &mut tasks);
     let sessions = Sessions::new(options, store, metrics, board, config, room);
     let stopped = tokio::select! {
@@ -118,6 +121,13 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     systemd::stopping();
     tracing::info!(signal = stopped, "loden agent stops; lease and data plane stay as they are");
     Ok(())
+}
+
+/// Ends when the agent is ready for the first time.
+async fn ready(mut readiness: watch::Receiver<Readiness>) {
+    if readiness.wait_for(Readiness::is_ready).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// One session after another.
