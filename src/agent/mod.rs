@@ -112,6 +112,9 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
         }
         tasks.spawn(node::note(store.clone(), board.clone()));
     }
+    if options.install.conf.is_some() {
+        tasks.spawn(install::keep(options.install.clone(), ready(readiness)));
+    }
     let config = sources::follow_config(store.clone(), &mut tasks);
     let sessions = Sessions::new(options, store, metrics, board, config, room);
     let stopped = tokio::select! {
@@ -122,6 +125,13 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     systemd::stopping();
     tracing::info!(signal = stopped, "loden agent stops; lease and data plane stay as they are");
     Ok(())
+}
+
+/// Ends when the agent is ready for the first time.
+async fn ready(mut readiness: watch::Receiver<Readiness>) {
+    if readiness.wait_for(Readiness::is_ready).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// One session after another.
