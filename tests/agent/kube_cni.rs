@@ -66,6 +66,7 @@ fn a_peer_that_cannot_be_reached_does_not_keep_a_nodes_pods_from_starting() -> R
     let flags = ["--install-cni-conf", SOURCE, "--cni-conf-dir=/run/net.d", "--cni-bin-dir=/run/bin"];
     let member = Member::on(host, cluster.options("n1")?.args(flags))?;
     wait_installed(&member.host)?;
+    wait_for("the condition", PATIENCE, || cluster.condition("n1", "NetworkUnavailable").map(drop))?;
     member.wait_unready().map(drop)
 }
 
