@@ -104,11 +104,11 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready, say_serving));
     tasks.spawn(pulse(board.clone()));
     if options.install.conf.is_some() {
-        tasks.spawn(install::keep(options.install.clone(), serving));
+        tasks.spawn(install::keep(options.install.clone(), serving.clone()));
     }
     if let (Store::Kube(store), StoreOptions::Kube(options)) = (&store, &options.store) {
         if options.set_network_available {
-            tasks.spawn(node::keep_available(store.clone(), readiness.clone()));
+            tasks.spawn(node::keep_available(store.clone(), serving.clone(), readiness.clone()));
         }
         tasks.spawn(node::note(store.clone(), board.clone()));
     }
