@@ -18,7 +18,11 @@ use crate::cli::{self, Options, PasswordSource};
 /// Starts the program anew in this process if it was given a password, and does not return then. Else, and where that
 /// cannot be done, it changes nothing. To be called before any thread is started.
 pub fn password(options: &Options) {
-    let Some(PasswordSource::Given(secret)) = options.etcd.credentials.as_ref().map(|credentials| &credentials.password) else { return };
+    let Some(PasswordSource::Given(secret)) =
+        options.store.etcd().and_then(|etcd| etcd.credentials.as_ref()).map(|credentials| &credentials.password)
+    else {
+        return;
+    };
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if cli::shows_password(&arguments) {
         tracing::warn!("--etcd-password stood on the command line for all to see: give --etcd-password-file instead");

@@ -1,7 +1,7 @@
 //! Who this host is: the same after a restart, a reboot or a change of address; different on a clone with another network card.
 //!
-//! The [`Owner`] is derived from the machine's id and the underlay interface's MAC, the VTEP's MAC from that. Both are
-//! promises to the store: what goes into the digests never changes.
+//! The [`Owner`] is derived from the machine's id and the underlay interface's MAC, in Kubernetes from the Node's name; the VTEP's
+//! MAC from that. All are promises to the store: what goes into the digests never changes.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 /// What the digests begin with, so that none is ever taken for another use of the machine's id (machine-id(5) asks for that).
 const OWNER_DOMAIN: &str = "loden owner v1";
+const NODE_DOMAIN: &str = "loden node v1";
 const VTEP_DOMAIN: &str = "loden vtep mac v1";
 const VTEP_V6_DOMAIN: &str = "loden vtep mac v1 ipv6";
 const BOOT_DOMAIN: &str = "loden boot v1";
@@ -55,6 +56,12 @@ impl Machine {
         let Self { id, warning: _ } = self;
         Owner::new(first(&digest(&[OWNER_DOMAIN.as_bytes(), id.as_bytes(), &underlay.octets()])))
     }
+}
+
+/// The identity of a Node of Kubernetes: that is its name, whatever machine it is today.
+#[must_use]
+pub fn node_owner(name: &str) -> Owner {
+    Owner::new(first(&digest(&[NODE_DOMAIN.as_bytes(), name.as_bytes()])))
 }
 
 /// This boot of the machine; none where the kernel does not tell (random(4)).

@@ -64,6 +64,7 @@ pub struct Metrics {
     plan: Histogram,
     apply: Histogram,
     store_up: Gauge,
+    store: Family<KindLabel, Gauge>,
     lease_remaining: Gauge<f64, AtomicU64>,
     lease_end: Mutex<LeaseEnd>,
     rejected: Gauge,
@@ -110,6 +111,8 @@ impl Metrics {
         registry.register("batches", "Batches of operations sent to the kernel", batches.clone());
         registry.register_with_unit("plan_duration", "Time to make a plan", Unit::Seconds, plan.clone());
         registry.register_with_unit("apply_duration", "Time to apply a plan", Unit::Seconds, apply.clone());
+        let store = Family::default();
+        registry.register("store_info", "Which store it is: etcd or kubernetes", store.clone());
         registry.register("store_up", "Whether the store answers (1) or not (0)", store_up.clone());
         let remaining = "Time until the lease ends if it is not renewed; +Inf for a reservation";
         registry.register_with_unit("lease_remaining", remaining, Unit::Seconds, lease_remaining.clone());
@@ -140,6 +143,7 @@ impl Metrics {
             plan,
             apply,
             store_up,
+            store,
             lease_remaining,
             lease_end: Mutex::new(LeaseEnd::None),
             rejected,
@@ -194,6 +198,11 @@ impl Metrics {
         self.apply.observe(took.as_secs_f64());
     }
 
+    /// Which store it is.
+    pub fn set_store(&self, kind: &'static str) {
+        self.store.get_or_create(&KindLabel { kind }).set(1);
+    }
+
     /// Whether the store answers.
     pub fn set_store_up(&self, up: bool) {
         self.store_up.set(i64::from(up));
@@ -246,6 +255,7 @@ mod tests {
         metrics.planned(Duration::from_micros(15));
         metrics.applied(Duration::from_millis(1));
         metrics.set_store_up(true);
+        metrics.set_store("etcd");
         let text = metrics.render();
         for line in [
             "loden_peers 3",
@@ -258,6 +268,7 @@ mod tests {
             "loden_plan_duration_seconds_bucket{le=\"0.00002\"} 1",
             "loden_apply_duration_seconds_sum 0.001",
             "loden_store_up 1",
+            "loden_store_info{kind=\"etcd\"} 1",
             "loden_lease_remaining_seconds 0.0",
             "loden_rejected_records 1",
             "loden_stray_keys 2",

@@ -3,6 +3,8 @@
 //! Every write is a compare-and-swap. A race that is lost is answered by looking again; a write whose reply was lost is
 //! found again by the owner in the record. What belongs to another host is never overwritten, whatever address it claims.
 
+pub mod assigned;
+mod error;
 mod survey;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,10 +13,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+pub use self::error::{ClaimError, Warning};
 use self::survey::{Survey, learn, survey};
-use crate::alloc::{AllocError, choose};
+use crate::alloc::choose;
 use crate::store::{Snapshot, StoreError, WriteError};
-use crate::{Entry, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Revision, Rng};
+use crate::{Assigned, Entry, LeaseKey, LeaseRecord, LeaseStore, NetworkConfig, Owner, Revision, Rng};
 
 /// How often a lost race is answered by another attempt before the claim reports that it does not get through.
 const ATTEMPTS: u32 = 64;
@@ -69,55 +72,8 @@ pub enum How {
     Remembered,
     /// It was free.
     Fresh,
-}
-
-/// Something odd among the leases that concerns this host.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Warning {
-    /// Another host's lease names our address.
-    #[error("lease {key} of another host (owner {owner}) names our address: is one a clone of the other?")]
-    SameAddress {
-        /// The other's lease.
-        key: LeaseKey,
-        /// Who the other is.
-        owner: Owner,
-    },
-    /// A reservation for our address that cannot be used with this configuration.
-    #[error("reservation {key} names our address but does not fit the network configuration: it is left alone")]
-    ReservationDoesNotFit {
-        /// The reserved subnets.
-        key: LeaseKey,
-    },
-    /// A reservation for our address that is not used because we hold another lease.
-    #[error("reservation {key} names our address but this host holds another lease: release that one to move")]
-    ReservationUnused {
-        /// The reserved subnets.
-        key: LeaseKey,
-    },
-}
-
-/// No lease was come by.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClaimError {
-    /// No subnet is free.
-    #[error(transparent)]
-    NoSubnet(#[from] AllocError),
-    /// Another host holds the subnet that was ours.
-    #[error("subnet {} is held by another host{}", .0.key, holder(.0))]
-    HeldByOther(Box<Entry>),
-    /// A live host with our identity has written our lease.
-    #[error(
-        "subnet {} is used by another host{} with the machine id and the network card's address of this one: one is a clone of the other; \
-         give one of them a machine id of its own (machine-id(5)) and start it again",
-        .0.key, holder(.0)
-    )]
-    HeldByClone(Box<Entry>),
-    /// Others were faster too many times in a row.
-    #[error("other hosts were faster {ATTEMPTS} times in a row")]
-    Contended,
-    /// The store failed. It is not known whether a write happened; the next claim finds out.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// Somebody else chose it for this host: in Kubernetes it is the Node's podCIDR.
+    Assigned,
 }
 
 /// Whether a clone of this host has written the lease: it says that it is us, but booted apart from us, and was written
@@ -129,12 +85,16 @@ fn by_clone(claim: &Claim, entry: &Entry, last: &Entry) -> bool {
     is_us && record.boot.is_some() && record.boot != ours && entry.modified > last.modified
 }
 
-fn holder(entry: &Entry) -> String {
-    match &entry.record {
-        Ok(LeaseRecord { public_ip: Some(address), .. }) => format!(" ({address})"),
-        Ok(LeaseRecord { public_ipv6: Some(address), .. }) => format!(" ({address})"),
-        Ok(_) => String::new(),
-        Err(error) => format!(", or its record was damaged ({error}): correct it, or delete the key"),
+/// Takes this host's lease: what was assigned to it; else the one that was held `last`, if any, and no other; else whichever is to
+/// be had.
+///
+/// # Errors
+/// [`ClaimError`].
+pub async fn come_by<S: LeaseStore>(store: &S, claim: &Claim, last: Option<&Entry>, rng: &mut Rng) -> Result<Outcome, ClaimError> {
+    match (assigned::key(&store.assigned().await?)?, last) {
+        (Some(key), last) => assigned::take(store, claim, key, last).await,
+        (None, Some(last)) => reclaim(store, claim, last).await,
+        (None, None) => self::claim(store, claim, rng).await,
     }
 }
 
@@ -260,11 +220,14 @@ pub struct Foreseen {
     pub write: Option<&'static str>,
 }
 
-/// Says what [`claim()`] would take, given all leases. Pure; where the subnet is a random free one, another may be taken then.
+/// Says what would be taken, given all leases. Pure; where the subnet is a random free one, another may be taken then.
 ///
 /// # Errors
-/// [`ClaimError::NoSubnet`].
-pub fn foresee(claim: &Claim, snapshot: &Snapshot, rng: &mut Rng) -> Result<Foreseen, ClaimError> {
+/// [`ClaimError`], but for those of the store.
+pub fn foresee(claim: &Claim, assigned: &Assigned, snapshot: &Snapshot, rng: &mut Rng) -> Result<Foreseen, ClaimError> {
+    if let Some(key) = assigned::key(assigned)? {
+        return assigned::foresee(claim, key, snapshot);
+    }
     if let Some((entry, _)) = survey(claim, snapshot).ours {
         let record = Ok((claim.record)(entry.record.as_ref().ok()));
         let write = (entry.record != record).then_some("rewritten");

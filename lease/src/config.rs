@@ -80,6 +80,13 @@ impl NetworkConfig {
         Family::ALL.into_iter().filter(|family| self.pool(*family).is_some())
     }
 
+    /// The same for hosts that are given their subnets: it does not say then how large those are, or which may be chosen.
+    #[must_use]
+    pub fn for_assigned(self) -> Self {
+        let Self { v4, v6, .. } = self;
+        Self { v4: v4.map(Pool::whole), v6: v6.map(Pool::whole), ..self }
+    }
+
     /// Whether a lease of this key is one that this configuration hands out: the same families, and each subnet from its pool.
     #[must_use]
     pub fn admits(&self, key: LeaseKey) -> bool {
@@ -93,6 +100,12 @@ impl NetworkConfig {
 }
 
 impl Pool {
+    /// As large as its network: any subnet of that may be a host's.
+    fn whole(self) -> Self {
+        let Self { network, subnet_len: _, min: _, max: _ } = self;
+        Self { network, subnet_len: network.len(), min: network, max: network }
+    }
+
     /// Whether the subnet has the right length and lies between the first and the last.
     #[must_use]
     pub fn admits(&self, subnet: Subnet) -> bool {

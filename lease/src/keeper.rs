@@ -1,7 +1,7 @@
 //! Keeps this host's lease: claims it, renews it in time, and takes the same subnet again when it is lost.
 //!
 //! It writes nothing while nothing changes. It never gives up the subnet for another one, since the containers of this
-//! host have their addresses from it, and never takes it from another host that holds it. It renews by monotonic time; a
+//! host have their addresses from it, unless it is given another; and never takes it from another host that holds it. It renews by monotonic time; a
 //! jump of the wall clock, which is also what a suspended machine shows, only makes it renew at once.
 
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
-use crate::claim::{Claim, ClaimError, How, Outcome, Warning, claim, reclaim};
+use crate::claim::{Claim, ClaimError, How, Outcome, Warning, come_by};
 use crate::rng::{Backoff, Rng};
 use crate::store::{Health, RenewError, StoreError};
 use crate::{Entry, Event, Expiry, LeaseStore};
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a full pool is looked at again, by a list of all leases: seldom enough for the store, soon enough for a person
 /// who has just made room.
 const POOL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often at the least it is asked which subnets this host is given, while it has none: a Node waits for its network.
+const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// So often in a row a lease that somebody undoes is claimed again at once; then each time waits longer. Every claim is an
 /// event for all other hosts.
@@ -68,7 +71,7 @@ pub struct Held {
     pub how: How,
     /// What a person should know about.
     pub warnings: Vec<Warning>,
-    /// When it ends unless it is renewed before; none for a reservation.
+    /// When it ends unless it is renewed before; none where it never does.
     pub expires: Option<Instant>,
 }
 
@@ -144,6 +147,8 @@ impl<S: LeaseStore> Keeper<S> {
             }
             in_a_row = in_a_row.saturating_add(1);
             if in_a_row > UNDONE_AT_ONCE {
+                let reason = format!("{lost}, for the {in_a_row}th time in a row: somebody undoes it");
+                self.tell(LeaseState::Claiming { reason });
                 self.rest(undone.step()).await;
             }
         }
@@ -165,7 +170,11 @@ impl<S: LeaseStore> Keeper<S> {
                     self.pause(PATIENCE).await;
                 }
                 Err(error) => {
-                    let pause = if matches!(error, ClaimError::NoSubnet(_)) { POOL_PATIENCE } else { self.backoff.step() };
+                    let pause = match error {
+                        ClaimError::NoSubnet(_) => POOL_PATIENCE,
+                        ClaimError::NotAssigned(_) => self.backoff.step().min(ASSIGNMENT_PATIENCE),
+                        _ => self.backoff.step(),
+                    };
                     if matches!(error, ClaimError::Store(_)) && self.trusted().is_some() {
                         self.pause(pause).await;
                         continue;
@@ -184,16 +193,13 @@ impl<S: LeaseStore> Keeper<S> {
     async fn attempt(&mut self) -> Result<Held, ClaimError> {
         // The store counts from when it does what it is asked, which is later than this.
         let mut asked = Instant::now();
-        let Outcome { entry, how, warnings } = match &self.last {
-            Some(last) => reclaim(&self.store, &self.claim, last).await?,
-            None => claim(&self.store, &self.claim, &mut self.rng).await?,
-        };
+        let Outcome { entry, how, warnings } = come_by(&self.store, &self.claim, self.last.as_ref(), &mut self.rng).await?;
         if matches!(how, How::Own | How::FromFlanneld | How::Reserved) {
             asked = Instant::now();
         }
         let ttl = match (entry.expiry, how) {
             (Expiry::Never, _) => None,
-            (Expiry::Lease(_), How::Remembered | How::Fresh) => Some(self.claim.ttl),
+            (Expiry::Lease(_), How::Remembered | How::Fresh | How::Assigned) => Some(self.claim.ttl),
             // One that was found may be about to end.
             (Expiry::Lease(lease), How::Own | How::FromFlanneld | How::Reserved) => match self.store.keep_alive(lease).await {
                 Ok(ttl) => Some(ttl),

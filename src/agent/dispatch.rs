@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use lease::store::etcd::EtcdStore;
 use lease::{Event, LeaseKey, LeaseStore};
 use tokio::sync::mpsc;
 
 use super::planes::Planes;
+use super::store::Store;
 
 /// Portions of leases between the store and the dispatcher.
 const PORTIONS_AHEAD: usize = 2;
 
 /// Follows the store's leases until it is dropped.
-pub(super) async fn dispatch(store: EtcdStore, planes: Arc<Planes>, own: LeaseKey, tell: mpsc::Sender<Event>) {
+pub(super) async fn dispatch(store: Store, planes: Arc<Planes>, own: LeaseKey, tell: mpsc::Sender<Event>) {
     let (events, mut arriving) = mpsc::channel::<Vec<Event>>(PORTIONS_AHEAD);
     let forward = async {
         let mut own = Own { key: own, named: false };

@@ -11,7 +11,7 @@ use super::board::Board;
 use super::follow::{offer, taken};
 use super::place::{self, Place};
 use super::planes::Planes;
-use super::sources::{ConfigFeed, Usable, usable};
+use super::sources::{ConfigFeed, ConfigKey, Usable, usable};
 use super::wanted;
 use crate::cli::Options;
 
@@ -30,7 +30,7 @@ pub(super) async fn underlay_change(options: &Options, config: &NetworkConfig, p
     let _ = planes.standing.clone().wait_for(Option::is_some).await;
     let mut missing = None;
     loop {
-        let usable = place::find(&options.interface, &place.families()).await.map_err(|error| error.to_string());
+        let usable = place::find(options, &place.families()).await.map_err(|error| error.to_string());
         // One whose MTU is too small for one family is none for the other either: a session serves both.
         let usable = usable.and_then(|now| wanted::possible(&now, config).map(|()| now).map_err(|error| error.to_string()));
         match usable {
@@ -60,7 +60,7 @@ pub(super) async fn underlay_change(options: &Options, config: &NetworkConfig, p
 pub(super) async fn other_ground(
     options: &Options,
     feed: &mut ConfigFeed,
-    key: &str,
+    key: &ConfigKey,
     config: &NetworkConfig,
     place: &Place,
 ) -> anyhow::Result<&'static str> {
@@ -74,14 +74,14 @@ pub(super) async fn other_ground(
 async fn other_underlay(options: &Options, place: &Place) -> &'static str {
     loop {
         tokio::time::sleep(UNDERLAY_PAUSE).await;
-        if place::find(&options.interface, &place.families()).await.is_ok_and(|now| now.underlay != place.underlay) {
+        if place::find(options, &place.families()).await.is_ok_and(|now| now.underlay != place.underlay) {
             return UNDERLAY_CHANGED;
         }
     }
 }
 
 /// Ends when the configuration is another than the one that a lease is being claimed for.
-pub(super) async fn other_config(feed: &mut ConfigFeed, key: &str, claimed_for: &NetworkConfig) -> anyhow::Result<&'static str> {
+pub(super) async fn other_config(feed: &mut ConfigFeed, key: &ConfigKey, claimed_for: &NetworkConfig) -> anyhow::Result<&'static str> {
     loop {
         feed.changed().await.context("the configuration is no longer followed")?;
         let text = feed.borrow_and_update().clone().flatten();
@@ -96,7 +96,7 @@ pub(super) async fn other_config(feed: &mut ConfigFeed, key: &str, claimed_for: 
 /// Ends when there is another configuration that a running agent follows. One that it does not is told of.
 pub(super) async fn config_change(
     feed: &mut ConfigFeed,
-    key: &str,
+    key: &ConfigKey,
     running: &Usable,
     own: LeaseKey,
     place: &Place,

@@ -6,7 +6,7 @@ use lease::{LeaseKey, NetworkConfig};
 
 use super::board::Board;
 use super::place::Place;
-use super::sources::{Usable, usable};
+use super::sources::{ConfigKey, Usable, usable};
 use super::wanted;
 use crate::fields::{Changes, listed};
 use crate::status::ConfigChanges;
@@ -25,9 +25,10 @@ pub(super) enum Offer {
 }
 
 /// Holds the configuration that the store has against the one that runs.
-pub(super) fn offer(text: Option<&str>, key: &str, running: &Usable, own: LeaseKey, place: &Place) -> Offer {
+pub(super) fn offer(text: Option<&str>, key: &ConfigKey, running: &Usable, own: LeaseKey, place: &Place) -> Offer {
     // Before what this release can do: what would take another start is not refused for that.
     let parsed = text.and_then(|text| text.parse::<NetworkConfig>().ok());
+    let parsed = parsed.map(|config| if key.assigned { config.for_assigned() } else { config });
     let changes = parsed.map(|config| Changes::between(&running.config, &config, own)).unwrap_or_default();
     if !changes.held_up_by.is_empty() {
         let what = format!(

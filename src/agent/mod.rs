@@ -8,11 +8,13 @@
 //! overlay. When one of the two changes, a session ends and the next begins: it adopts what it finds in the kernel, as a
 //! restart does, so that nothing is lost by it.
 
+mod basis;
 mod board;
 mod dataplane;
 mod dispatch;
 mod ends;
 mod follow;
+mod node;
 mod notices;
 mod packet_filter;
 mod peer_filter;
@@ -24,6 +26,7 @@ mod reporter;
 mod room;
 mod session;
 mod sources;
+mod store;
 mod subnet_file;
 mod view;
 mod wanted;
@@ -37,19 +40,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::cli::Options;
+use crate::cli::{Options, StoreOptions};
 use crate::conflicts::Flanneld;
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
-use crate::{status, systemd};
+use crate::{install, status, systemd};
 use board::Board;
 use room::Room;
 
+pub(crate) use basis::reached_at;
 pub(crate) use packet_filter::name_of;
 pub(crate) use place::{claim_for, find as find_place};
 pub(crate) use room::{lock_name, take_network};
 use session::Sessions;
-pub(crate) use sources::{Usable, store_of, usable};
+pub(crate) use sources::{Usable, usable};
+pub(crate) use store::Store;
 pub(crate) use wanted::{Wanted, wanted};
 
 /// How often the data plane is asked whether it lives.
@@ -79,23 +84,34 @@ pub fn run(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()> {
 async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "loden agent starts");
     if !options.without_effect.is_empty() {
-        tracing::warn!(flags = options.without_effect.join(", "), "flags without effect in this release");
+        tracing::warn!(flags = options.without_effect.join(", "), "flags without effect");
     }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let store = store_of(&options.etcd)?;
+    let store = Store::of(&options.store)?;
     let metrics = Arc::new(Metrics::new());
+    metrics.set_store(options.store.kind());
     let board = Board::new();
     let (say_ready, readiness) = watch::channel(Readiness::NotReady("starting".to_owned()));
+    let (say_serving, serving) = watch::channel(false);
     let mut tasks = JoinSet::new();
     if let Some(address) = options.healthz {
-        tasks.spawn(http::Server::bind(address).await?.serve(readiness, Arc::clone(&metrics)));
+        tasks.spawn(http::Server::bind(address).await?.serve(readiness.clone(), Arc::clone(&metrics)));
     }
     let (ask, asked) = mpsc::channel(1);
     tasks.spawn(status::Server::bind(&options.subnet_file)?.serve(ask));
-    let room = Room::take(&options.etcd, flannelds)?;
-    tasks.spawn(report::answer(asked, board.clone(), options.etcd.clone(), store.health(), say_ready.subscribe()));
-    tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready));
+    let room = Room::take(&options.store, flannelds)?;
+    tasks.spawn(report::answer(asked, board.clone(), options.store.clone(), store.health(), say_ready.subscribe()));
+    tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready, say_serving));
     tasks.spawn(pulse(board.clone()));
+    if options.install.conf.is_some() {
+        tasks.spawn(install::keep(options.install.clone(), serving));
+    }
+    if let (Store::Kube(store), StoreOptions::Kube(options)) = (&store, &options.store) {
+        if options.set_network_available {
+            tasks.spawn(node::keep_available(store.clone(), readiness.clone()));
+        }
+        tasks.spawn(node::note(store.clone(), board.clone()));
+    }
     let config = sources::follow_config(store.clone(), &mut tasks);
     let sessions = Sessions::new(options, store, metrics, board, config, room);
     let stopped = tokio::select! {

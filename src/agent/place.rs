@@ -9,7 +9,7 @@ use lease::{Backend, BackendType, Boot, Family, LeaseKey, LeaseRecord, MacAddr, 
 use overlay::underlay::{self, Choice, Underlay, UnderlayError};
 use overlay::{Kind, Netlink, Scope};
 
-use crate::cli::{IfaceSelector, InterfaceOptions};
+use crate::cli::{IfaceSelector, InterfaceOptions, Options, StoreOptions};
 use crate::identity::{self, Machine};
 
 /// How long a lease lives unless it is renewed: flannel's 24 hours.
@@ -20,6 +20,8 @@ pub(crate) const TTL: Duration = Duration::from_secs(86_400);
 pub(crate) struct Place {
     pub(crate) underlay: Underlay,
     pub(crate) owner: Owner,
+    /// Whether our records say who wrote them. Not on a Node, where nobody else writes.
+    pub(crate) signs: bool,
     /// What a person should know of this host's identity.
     pub(crate) warning: Option<String>,
 }
@@ -35,8 +37,8 @@ impl Place {
 ///
 /// # Errors
 /// [`UnderlayError`]: what was looked for, and what there is.
-pub(crate) async fn find(options: &InterfaceOptions, families: &[Family]) -> Result<Place, UnderlayError> {
-    let InterfaceOptions { selectors, patterns, can_reach, public_ip, public_ipv6 } = options;
+pub(crate) async fn find(options: &Options, families: &[Family]) -> Result<Place, UnderlayError> {
+    let InterfaceOptions { selectors, patterns, can_reach, public_ip, public_ipv6 } = &options.interface;
     let iface = selectors.iter().map(|selector| match selector {
         IfaceSelector::Name(name) => name.clone(),
         IfaceSelector::Address(address) => address.to_string(),
@@ -49,8 +51,13 @@ pub(crate) async fn find(options: &InterfaceOptions, families: &[Family]) -> Res
         public_v6: public_ipv6.map(IpAddr::from),
     };
     let underlay = underlay::find(&choice, families).await?;
-    let Machine { id: _, ref warning } = *MACHINE;
-    Ok(Place { owner: MACHINE.owner(underlay.mac), warning: warning.clone(), underlay })
+    Ok(match &options.store {
+        StoreOptions::Etcd(_) => {
+            let Machine { id: _, ref warning } = *MACHINE;
+            Place { owner: MACHINE.owner(underlay.mac), signs: true, warning: warning.clone(), underlay }
+        }
+        StoreOptions::Kube(kube) => Place { owner: identity::node_owner(&kube.node_name()), signs: false, warning: None, underlay },
+    })
 }
 
 /// This machine. Read once: who we are does not change while we run.
@@ -64,7 +71,7 @@ static BOOT: LazyLock<Option<Boot>> = LazyLock::new(identity::boot);
 /// # Errors
 /// When the kernel cannot be asked for the device.
 pub(crate) async fn claim_for(place: &Place, config: &NetworkConfig, remembered: Option<LeaseKey>) -> Result<Claim, overlay::KernelError> {
-    let Place { underlay, owner, warning: _ } = place;
+    let Place { underlay, owner, signs, warning: _ } = place;
     let public = |family| underlay.end(family).map(|end| end.public);
     let public_ip = public(Family::V4).and_then(|address| if let IpAddr::V4(address) = address { Some(address) } else { None });
     let public_ipv6 = public(Family::V6).and_then(|address| if let IpAddr::V6(address) = address { Some(address) } else { None });
@@ -73,15 +80,15 @@ pub(crate) async fn claim_for(place: &Place, config: &NetworkConfig, remembered:
         Backend::HostGw => BackendType::HostGw,
         Backend::Alloc => BackendType::Alloc,
     };
-    let (owner, vteps) = (*owner, Vteps::of(config, *owner).await?);
+    let (owner, signs, vteps) = (*owner, *signs, Vteps::of(config, *owner).await?);
     let record = move |found: Option<&LeaseRecord>| LeaseRecord {
         public_ip,
         public_ipv6,
         backend: backend.clone(),
         vtep: vteps.record(Family::V4, found),
         vtep_v6: vteps.record(Family::V6, found),
-        owner: Some(owner),
-        boot: *BOOT,
+        owner: signs.then_some(owner),
+        boot: BOOT.filter(|_| signs),
     };
     Ok(Claim { config: config.clone(), owner, public_ip, public_ipv6, remembered, ttl: TTL, record: Arc::new(record) })
 }

@@ -141,11 +141,12 @@ impl Sum {
 
 /// How several stand together: as the worst of them.
 fn together(standings: Vec<Standing>) -> Standing {
-    let none = Standing { state: State::InStep, peers: 0, complete: true };
+    let none = Standing { state: State::InStep, peers: 0, complete: true, complaints: 0 };
     standings.into_iter().fold(none, |sum, one| Standing {
         state: worse(sum.state, one.state),
         peers: sum.peers.max(one.peers),
         complete: sum.complete && one.complete,
+        complaints: sum.complaints + one.complaints,
     })
 }
 
@@ -179,9 +180,9 @@ mod tests {
             assert_eq!(worse(a.clone(), b.clone()), both, "{a} and {b}");
             assert_eq!(worse(b, a), both);
         }
-        let one = |state, peers, complete| Standing { state, peers, complete };
-        assert_eq!(together(Vec::new()), one(State::InStep, 0, true), "with no plane there is nothing amiss");
+        let one = |state, peers, complete| Standing { state, peers, complete, complaints: 1 };
+        assert_eq!(together(Vec::new()), Standing { complaints: 0, ..one(State::InStep, 0, true) }, "with no plane there is nothing amiss");
         let both = together(vec![one(State::InStep, 3, true), one(State::Converging(1), 2, false)]);
-        assert_eq!(both, one(State::Converging(1), 3, false));
+        assert_eq!(both, Standing { complaints: 2, ..one(State::Converging(1), 3, false) });
     }
 }

@@ -10,8 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lease::keeper::{Held, LeaseState};
 use lease::store::Health;
-use lease::store::etcd::EtcdStore;
-use lease::{Entry, Family, Owner, Subnet};
+use lease::{Entry, Family, LeaseRecord, Owner, Subnet};
 use overlay::Peer;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -19,7 +18,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::ends::UNDERLAY_PAUSE;
 use super::place;
 use super::planes::Planes;
-use super::sources::{Usable, usable};
+use super::sources::{ConfigKey, Usable, usable};
+use super::store::Store;
 use crate::cli::Options;
 use crate::last_state::LastState;
 
@@ -46,7 +46,7 @@ pub(super) struct Known {
 }
 
 /// Returns what an earlier run knew as soon as the store is plainly away; never, where there is nothing to go on from.
-pub(super) async fn when_the_store_is_away(options: &Options, store: &EtcdStore, owner: Option<Owner>) -> Known {
+pub(super) async fn when_the_store_is_away(options: &Options, store: &Store, owner: Option<Owner>) -> Known {
     let mut health = lease::LeaseStore::health(store);
     let mut away = async |limit| {
         let down = health.wait_for(|health| matches!(health, Health::Down(_)));
@@ -65,14 +65,14 @@ pub(super) async fn when_the_store_is_away(options: &Options, store: &EtcdStore,
     }
 }
 
-async fn load(options: &Options, config_key: &str, owner: Option<Owner>) -> Result<Known, String> {
+async fn load(options: &Options, config_key: &ConfigKey, owner: Option<Owner>) -> Result<Known, String> {
     let path = options.state_file.clone().ok_or("--state-file is none")?;
     let shown = path.display().to_string();
     let read = tokio::task::spawn_blocking(move || LastState::read(&path)).await.map_err(|error| error.to_string())?;
     let read = read.map_err(|error| format!("{shown}: {:#}", anyhow::Error::new(error)))?;
     let (state, peers) = read.ok_or_else(|| format!("{shown} is not there"))?;
     let refuse = |what: String| Err(format!("{shown} {what}"));
-    if state.config_key != config_key {
+    if state.config_key != config_key.name {
         return refuse(format!("is of the network under {}, not {config_key}", state.config_key));
     }
     if state.written > unix(SystemTime::now() + CLOCK_SLACK) {
@@ -98,7 +98,7 @@ async fn load(options: &Options, config_key: &str, owner: Option<Owner>) -> Resu
 async fn whoever_we_are(options: &Options, usable: &Usable) -> Owner {
     let families: Vec<Family> = usable.config.families().collect();
     loop {
-        if let Ok(place) = place::find(&options.interface, &families).await {
+        if let Ok(place) = place::find(options, &families).await {
             return place.owner;
         }
         tokio::time::sleep(UNDERLAY_PAUSE).await;
@@ -114,6 +114,7 @@ fn unix(time: SystemTime) -> u64 {
 pub(super) struct Running {
     pub(super) path: PathBuf,
     pub(super) config_key: String,
+    pub(super) owner: Owner,
     pub(super) config: String,
     pub(super) planes: Arc<Planes>,
     pub(super) lease: watch::Receiver<LeaseState>,
@@ -169,7 +170,9 @@ impl Running {
         let Ok(record) = entry.record.clone() else { return Ok(()) };
         let now = SystemTime::now();
         let ends = expires.map(|at| unix(now + at.saturating_duration_since(Instant::now())));
-        let Self { path, config_key, config, .. } = self;
+        let Self { path, config_key, config, owner, .. } = self;
+        // In Kubernetes the record in the store does not say whose it is, and a file may be copied with its disk.
+        let record = LeaseRecord { owner: Some(*owner), ..record };
         let state = LastState { config_key: config_key.clone(), config: config.clone(), key: entry.key, record, ends, written: unix(now) };
         let (portions, arriving) = mpsc::channel(1);
         let path = path.clone();

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::board::{Board, Facts};
 use super::reporter::{stale, unix_now};
 use super::view::View;
-use crate::cli::EtcdOptions;
+use crate::cli::StoreOptions;
 use crate::http::Readiness;
 use crate::status::{self, Asked, Rejected, Report};
 
@@ -20,7 +20,7 @@ use crate::status::{self, Asked, Rejected, Report};
 pub(super) async fn answer(
     mut asked: mpsc::Receiver<Asked>,
     board: Board,
-    etcd: EtcdOptions,
+    options: StoreOptions,
     mut health: watch::Receiver<Health>,
     readiness: watch::Receiver<Readiness>,
 ) {
@@ -31,7 +31,7 @@ pub(super) async fn answer(
             changed = health.changed() => if changed.is_ok() { store_since = Instant::now() } else { return },
             asker = asked.recv() => match asker {
                 Some(asker) => {
-                    let store = store(&health.borrow().clone(), store_since, &etcd);
+                    let store = store(&health.borrow().clone(), store_since, &options);
                     let readiness = readiness.borrow().clone();
                     let report = report(&board, store, started, &readiness).await;
                     // Whoever asked may have gone away.
@@ -43,14 +43,17 @@ pub(super) async fn answer(
     }
 }
 
-fn store(health: &Health, since: Instant, etcd: &EtcdOptions) -> status::Store {
+fn store(health: &Health, since: Instant, options: &StoreOptions) -> status::Store {
     let (state, error) = match health {
         Health::Unknown => (status::StoreState::Unknown, None),
         Health::Up => (status::StoreState::Up, None),
         Health::Down(reason) => (status::StoreState::Down, Some(reason.clone())),
     };
-    let endpoints = etcd.endpoints.iter().map(ToString::to_string).collect();
-    status::Store { state, since: since.elapsed().as_secs(), error, endpoints }
+    let (kind, node, endpoints) = match options {
+        StoreOptions::Etcd(etcd) => (status::StoreKind::Etcd, None, etcd.endpoints.iter().map(ToString::to_string).collect()),
+        StoreOptions::Kube(kube) => (status::StoreKind::Kubernetes, Some(kube.node_name()), vec![kube.endpoint()]),
+    };
+    status::Store { kind, node, state, since: since.elapsed().as_secs(), error, endpoints }
 }
 
 async fn report(board: &Board, store: status::Store, started: Instant, readiness: &Readiness) -> Report {
@@ -200,5 +203,6 @@ fn how_text(how: How) -> &'static str {
         How::Reserved => "reservation",
         How::Remembered => "subnet file",
         How::Fresh => "free subnet",
+        How::Assigned => "the Node's podCIDR",
     }
 }

@@ -6,8 +6,8 @@ use std::fs;
 use lease::{Backend, NetworkConfig, Subnet, Vni, VxlanConfig};
 use overlay::{Device, Kernel, KernelError, Kind, Netlink, Scope};
 
-use crate::cli::EtcdOptions;
-use crate::conflicts::{self, Conflict, Flanneld, Wanted};
+use crate::cli::{EtcdOptions, Options, StoreOptions};
+use crate::conflicts::{self, Conflict, Flanneld, LiveFlanneld, Wanted};
 use crate::lock::{Lock, LockError};
 
 /// Why there is none.
@@ -17,6 +17,10 @@ pub(crate) enum NoRoom {
         "another agent runs on this host with the same keys ({prefix} at {endpoints}): process {pid}; stop it, or give this one an --etcd-prefix of its own"
     )]
     SameNetwork { prefix: String, endpoints: String, pid: i32 },
+    #[error("another agent runs on this host for {node}: process {pid}; stop it first")]
+    SameNode { node: String, pid: i32 },
+    #[error("{0}; it is waited for")]
+    Flanneld(#[from] LiveFlanneld),
     #[error(
         "{device} is another agent's: process {pid} keeps it for another network; stop that one, or give this network another Backend.VNI"
     )]
@@ -53,16 +57,18 @@ impl Room {
     /// Takes the network for this process.
     ///
     /// # Errors
-    /// [`NoRoom::SameNetwork`].
-    pub(super) fn take(etcd: &EtcdOptions, flannelds: Vec<Flanneld>) -> Result<Self, NoRoom> {
-        Ok(Self { _network: take_network(etcd)?, addresses: Vec::new(), devices: None, flannelds, warnings: Vec::new() })
+    /// [`NoRoom::SameNetwork`], [`NoRoom::SameNode`].
+    pub(super) fn take(store: &StoreOptions, flannelds: Vec<Flanneld>) -> Result<Self, NoRoom> {
+        Ok(Self { _network: take_network(store)?, addresses: Vec::new(), devices: None, flannelds, warnings: Vec::new() })
     }
 
     /// Takes addresses and devices, if nothing stands in their way; returns what a person should know all the same.
     ///
     /// # Errors
     /// [`NoRoom`]; no device is held then, and it can be tried again.
-    pub(super) async fn claim(&mut self, config: &NetworkConfig) -> Result<&[String], NoRoom> {
+    pub(super) async fn claim(&mut self, options: &Options, config: &NetworkConfig) -> Result<&[String], NoRoom> {
+        self.flannelds.retain(Flanneld::lives);
+        conflicts::refuse_beside(&self.flannelds, options)?;
         if config.backend != Backend::Alloc {
             self.claim_addresses(config)?;
         }
@@ -140,7 +146,7 @@ impl Room {
 
     /// A flanneld that is alive, and a device under our VTEP's name with an address of another network.
     async fn other_network(&self, wanted: &Wanted<'_>) -> Result<Option<Conflict>, KernelError> {
-        let Some(flanneld) = self.flannelds.iter().find(|flanneld| flanneld.lives()) else { return Ok(None) };
+        let Some(flanneld) = self.flannelds.first() else { return Ok(None) };
         let Wanted { device, network, .. } = *wanted;
         let observed = Netlink::open(Scope::of_device(device.to_owned(), network))?.dump().await?;
         let foreign = |address: &std::net::IpAddr| address.is_ipv4() == network.is_ipv4() && !network.contains(*address);
@@ -155,9 +161,18 @@ const ADDRESSES: &str = "addresses ";
 /// Takes a network for this process, an agent or a command in its place.
 ///
 /// # Errors
-/// [`NoRoom::SameNetwork`].
-pub(crate) fn take_network(etcd: &EtcdOptions) -> Result<Option<Lock>, NoRoom> {
-    let EtcdOptions { endpoints, prefix, .. } = etcd;
+/// [`NoRoom::SameNetwork`], [`NoRoom::SameNode`].
+pub(crate) fn take_network(store: &StoreOptions) -> Result<Option<Lock>, NoRoom> {
+    let EtcdOptions { endpoints, prefix, .. } = match store {
+        StoreOptions::Etcd(etcd) => etcd,
+        StoreOptions::Kube(kube) => {
+            let node = format!("Node {}", kube.node_name());
+            return Lock::take(&format!("network of {node}")).map_err(|error| match error {
+                LockError::Held(pid) => NoRoom::SameNode { node, pid },
+                LockError::Io(source) => NoRoom::Unsure { what: node, source },
+            });
+        }
+    };
     let mut endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
     endpoints.sort();
     let (prefix, endpoints) = (prefix.as_str().to_owned(), endpoints.join(", "));

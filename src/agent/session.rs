@@ -3,31 +3,31 @@
 //! Dropping a session at any point is safe: it leaves the lease and the kernel as they are.
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
-use lease::keeper::{Held, Keeper, LeaseState};
-use lease::store::etcd::EtcdStore;
-use lease::{Entry, Event, Family, NetworkConfig, Owner, Rng};
+use lease::keeper::{Keeper, LeaseState};
+use lease::store::kube::OwnAddresses;
+use lease::{Entry, Event, Family, NetworkConfig, Rng};
 use overlay::underlay::{End, Underlay};
 use overlay::{Ground, Local, Peer, Scope};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::basis::{self, Memory};
 use super::board::{Board, Facts};
 use super::dataplane::{Job, Standing};
 use super::dispatch::dispatch;
 use super::ends::{self, UNDERLAY_PAUSE};
-use super::follow;
 use super::packet_filter;
 use super::place::{self, Place};
 use super::planes::Planes;
-use super::remember::{self, Known, Running};
+use super::remember::Running;
 use super::room::Room;
-use super::sources::{ConfigFeed, Unusable, Usable, next_usable};
+use super::sources::{ConfigFeed, ConfigKey, Usable};
+use super::store::Store;
 use super::subnet_file;
 use super::wanted::{self, Wanted, wanted};
-use crate::cli::Options;
+use crate::cli::{InterfaceOptions, Options};
 use crate::metrics::Metrics;
 use crate::status;
 use crate::subnet_env::{Remembered, SubnetEnv};
@@ -35,35 +35,22 @@ use crate::subnet_env::{Remembered, SubnetEnv};
 /// What the sessions of one process have in common.
 pub(super) struct Sessions {
     pub(super) options: Options,
-    pub(super) store: EtcdStore,
+    pub(super) store: Store,
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: Board,
     pub(super) feed: ConfigFeed,
+    /// What the flags say of the interface; what is in force stands in the options.
+    pub(super) interface: InterfaceOptions,
     room: Room,
-    memory: Memory,
-}
-
-/// What one session leaves to the next.
-#[derive(Debug, Default)]
-struct Memory {
-    /// Who we are: decided once, so that an underlay with another network card does not make us another host.
-    owner: Option<Owner>,
-    /// Where we stood last.
-    place: Option<Place>,
-    /// The lease that we have held: from then on it is that one or none, since containers have their addresses from it.
-    held: Option<Entry>,
-    /// The same, as it stood when the last session ended, if it was ours then.
-    last: Option<Held>,
-    /// The configuration in force, for when the store has not said anything yet.
-    config: Option<Usable>,
-    /// The peers that were in force, and whether the store had named all.
-    peers: Vec<Peer>,
-    complete: bool,
+    pub(super) memory: Memory,
 }
 
 impl Sessions {
-    pub(super) fn new(options: Options, store: EtcdStore, metrics: Arc<Metrics>, board: Board, feed: ConfigFeed, room: Room) -> Self {
-        Self { options, store, metrics, board, feed, room, memory: Memory::default() }
+    pub(super) fn new(options: Options, store: Store, metrics: Arc<Metrics>, board: Board, feed: ConfigFeed, room: Room) -> Self {
+        // etcd says nothing of that.
+        let addresses = matches!(store, Store::Etcd(_)).then(OwnAddresses::default);
+        let memory = Memory { addresses, ..Memory::default() };
+        Self { interface: options.interface.clone(), options, store, metrics, board, feed, room, memory }
     }
 
     /// Runs until the underlay or the configuration changes in a way that asks for another session: says which.
@@ -73,6 +60,7 @@ impl Sessions {
     pub(super) async fn run_one(&mut self) -> anyhow::Result<&'static str> {
         let config_key = self.store.config_key();
         let (usable, known) = self.configuration(&config_key).await?;
+        self.options.interface = basis::reached_at(&self.interface, self.memory.addresses.unwrap_or(self.memory.guess));
         let Usable { config, text } = &usable;
         let place = tokio::select! {
             place = place(&self.options, config, self.board.clone()) => place,
@@ -126,14 +114,18 @@ impl Sessions {
             tasks.spawn(packet_filter::keep(spec, self.options.resync, self.board.clone(), Arc::clone(&self.metrics)));
         }
         if let Some(path) = self.options.state_file.clone() {
-            let (config_key, config) = (config_key.clone(), text.clone());
-            tasks.spawn(Running { path, config_key, config, planes: Arc::clone(&planes), lease: lease.clone() }.keep());
+            let (config_key, config, owner) = (config_key.name.clone(), text.clone(), place.owner);
+            tasks.spawn(Running { path, config_key, owner, config, planes: Arc::clone(&planes), lease: lease.clone() }.keep());
         }
         tasks.spawn(freshen(self.board.clone(), lease.clone(), planes.standing.clone()));
         let mut running = planes.standing.clone();
         let why = tokio::select! {
             why = ends::underlay_change(&self.options, config, &place, &planes) => Ok(why),
             why = ends::config_change(&mut self.feed, &config_key, &usable, entry.key, &place, &self.board) => why,
+            addresses = basis::other_addresses(&self.store, self.memory.addresses) => {
+                self.memory.addresses = Some(addresses);
+                Ok("the store says what this host's addresses are")
+            }
             changed = ends::lease_change(&mut lease, &entry) => match changed {
                 // Whoever wrote it, the other hosts go by it.
                 Some(changed) => {
@@ -183,59 +175,15 @@ impl Sessions {
         Job { scope, ground, local, guard: self.options.guard, peers_only: self.options.vxlan_peers_only, known }
     }
 
-    /// The configuration, and the peers that an earlier run knew where the store is away.
-    async fn configuration(&mut self, key: &str) -> anyhow::Result<(Usable, Vec<Peer>)> {
-        let board = self.board.clone();
-        let refused = |unusable: &Unusable| {
-            board.blocked(unusable.to_string());
-            match unusable {
-                Unusable::Missing { .. } => tracing::warn!(reason = %unusable, "waiting for the network configuration"),
-                Unusable::Invalid { .. } => {
-                    tracing::error!(reason = %unusable, "waiting for another network configuration");
-                }
-            }
-        };
-        self.board.blocked("waiting for the network configuration".to_owned());
-        let silent = self.feed.borrow().is_none();
-        if let Some(usable) = self.memory.config.clone().filter(|_| silent) {
-            return Ok((usable, std::mem::take(&mut self.memory.peers)));
-        }
-        // Containers run in what is in force: whatever ended the last session, what waits for a start goes on waiting.
-        let Memory { config: running, held, place, .. } = &mut self.memory;
-        if let (Some(running), Some(held), Some(place), false) = (running, held, place, silent) {
-            let text = self.feed.borrow_and_update().clone().flatten();
-            let offer = follow::offer(text.as_deref(), key, running, held.key, place);
-            if let Some((usable, changes)) = follow::taken(offer, &self.board) {
-                follow::followed(changes, &self.board);
-                *running = usable;
-            }
-            let running = running.clone();
-            return Ok((running, std::mem::take(&mut self.memory.peers)));
-        }
-        let (usable, peers) = tokio::select! {
-            usable = next_usable(&mut self.feed, key, refused) => (usable.context("the configuration is no longer followed")?, std::mem::take(&mut self.memory.peers)),
-            known = remember::when_the_store_is_away(&self.options, &self.store, self.memory.owner), if silent => {
-                let Known { usable, entry, peers, written } = known;
-                let age = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs().saturating_sub(written);
-                tracing::warn!(lease = %entry.key, peers = peers.len(), age_seconds = age, "the store is away: going on from the last state");
-                self.board.change(|facts| facts.stale = Some(written));
-                self.memory.held = Some(entry);
-                (usable, peers)
-            }
-        };
-        self.memory.config = Some(usable.clone());
-        Ok((usable, peers))
-    }
-
     /// Waits until nothing on this host stands in the network's way, and says once what does. With a reason where another underlay or
     /// configuration comes first.
-    async fn find_room(&mut self, key: &str, config: &NetworkConfig, place: &Place) -> anyhow::Result<Option<&'static str>> {
+    async fn find_room(&mut self, key: &ConfigKey, config: &NetworkConfig, place: &Place) -> anyhow::Result<Option<&'static str>> {
         let Self { options, board, feed, room, .. } = self;
         let other_ground = ends::other_ground(options, feed, key, config, place);
         tokio::pin!(other_ground);
         let mut said = None;
         loop {
-            let error = match room.claim(config).await {
+            let error = match room.claim(options, config).await {
                 Ok(warnings) => {
                     board.change(|facts| facts.warnings.extend(warnings.iter().cloned()));
                     return Ok(None);
@@ -259,7 +207,7 @@ impl Sessions {
         &self,
         place: &Place,
         config: &NetworkConfig,
-    ) -> anyhow::Result<(Keeper<EtcdStore>, watch::Receiver<LeaseState>, mpsc::Sender<Event>)> {
+    ) -> anyhow::Result<(Keeper<Store>, watch::Receiver<LeaseState>, mpsc::Sender<Event>)> {
         let remembered = Remembered::read(&self.options.subnet_file);
         for warning in &remembered.warnings {
             tracing::warn!(%warning, "subnet file cannot be read: it will be written anew");
@@ -275,7 +223,7 @@ impl Sessions {
     }
 
     /// As [`ends::other_ground`].
-    async fn other_ground(&mut self, key: &str, config: &NetworkConfig, place: &Place) -> anyhow::Result<&'static str> {
+    async fn other_ground(&mut self, key: &ConfigKey, config: &NetworkConfig, place: &Place) -> anyhow::Result<&'static str> {
         ends::other_ground(&self.options, &mut self.feed, key, config, place).await
     }
 }
@@ -329,7 +277,7 @@ async fn place(options: &Options, config: &NetworkConfig, board: Board) -> Place
     let families: Vec<Family> = config.families().collect();
     let mut said = None;
     loop {
-        match place::find(&options.interface, &families).await {
+        match place::find(options, &families).await {
             Ok(place) => return place,
             Err(error) => {
                 let text = error.to_string();

@@ -1,49 +1,32 @@
 //! What the agent reads from the store besides the leases: the network configuration, followed across sessions.
 
 use lease::store::ConfigText;
-use lease::store::etcd::{self, EtcdStore};
 use lease::{LeaseStore, NetworkConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::cli::{EtcdOptions, PasswordSource};
+use super::store::Store;
 
 /// The configuration's text as the store has it; the outer none while the store has not said anything.
 pub(crate) type ConfigFeed = watch::Receiver<Option<ConfigText>>;
 
-/// The store that the options name. Nothing is connected yet.
-///
-/// # Errors
-/// A file that cannot be used, by its name.
-pub(crate) fn store_of(options: &EtcdOptions) -> anyhow::Result<EtcdStore> {
-    let EtcdOptions { endpoints, prefix, ca_file, identity, credentials } = options.clone();
-    let (cert_file, key_file) = identity.map(|identity| (identity.cert_file, identity.key_file)).unzip();
-    let (username, password) = match credentials {
-        Some(credentials) => {
-            // Looked at here, so that a mistake is named by its flag; the store reads the file again for every login.
-            let password = credentials.password.read()?;
-            let password = match &credentials.password {
-                PasswordSource::Given(_) => etcd::Secret::new(password.reveal().to_owned()),
-                PasswordSource::File(path) => etcd::Secret::from_file(path)?,
-            };
-            (Some(credentials.username), Some(password))
-        }
-        None => (None, None),
-    };
-    let endpoints = endpoints.iter().map(ToString::to_string).collect();
-    Ok(EtcdStore::new(etcd::EtcdOptions {
-        endpoints,
-        prefix: prefix.as_str().to_owned(),
-        ca_file,
-        cert_file,
-        key_file,
-        username,
-        password,
-    })?)
+/// Where the network configuration is, and how it is to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfigKey {
+    /// etcd's key, or the file.
+    pub(crate) name: String,
+    /// Whether hosts are given their subnets, so that it does not say which to choose from.
+    pub(crate) assigned: bool,
+}
+
+impl std::fmt::Display for ConfigKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.name)
+    }
 }
 
 /// Follows the configuration until the tasks are dropped.
-pub(crate) fn follow_config(store: EtcdStore, tasks: &mut JoinSet<()>) -> ConfigFeed {
+pub(crate) fn follow_config(store: Store, tasks: &mut JoinSet<()>) -> ConfigFeed {
     let (texts, mut arriving) = mpsc::channel(1);
     let (say, feed) = watch::channel(None);
     tasks.spawn(async move { store.watch_config(texts).await });
@@ -75,18 +58,18 @@ pub(crate) struct Usable {
 }
 
 /// What a configuration's text comes to.
-pub(crate) fn usable(text: Option<&str>, key: &str) -> Result<Usable, Unusable> {
-    let key = key.to_owned();
-    let Some(text) = text else { return Err(Unusable::Missing { key }) };
-    let config: NetworkConfig = match text.parse() {
-        Ok(config) => config,
-        Err(error) => return Err(Unusable::Invalid { key, reason: format!("{error}") }),
-    };
-    Ok(Usable { config, text: text.to_owned() })
+pub(crate) fn usable(text: Option<&str>, key: &ConfigKey) -> Result<Usable, Unusable> {
+    let ConfigKey { name, assigned } = key;
+    let Some(text) = text else { return Err(Unusable::Missing { key: name.clone() }) };
+    match text.parse::<NetworkConfig>() {
+        Ok(config) if *assigned => Ok(Usable { config: config.for_assigned(), text: text.to_owned() }),
+        Ok(config) => Ok(Usable { config, text: text.to_owned() }),
+        Err(error) => Err(Unusable::Invalid { key: name.clone(), reason: format!("{error}") }),
+    }
 }
 
 /// The next configuration that can be used. Says once what is the matter with one that cannot.
-pub(crate) async fn next_usable(feed: &mut ConfigFeed, key: &str, mut say: impl FnMut(&Unusable)) -> Option<Usable> {
+pub(crate) async fn next_usable(feed: &mut ConfigFeed, key: &ConfigKey, mut say: impl FnMut(&Unusable)) -> Option<Usable> {
     let mut said = None;
     loop {
         let text = feed.borrow_and_update().clone();

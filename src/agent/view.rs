@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use overlay::{Kernel, Key, Matter, Observed, Reconciler, State, Trouble, VtepSpec, Way};
+use lease::LeaseKey;
+use overlay::{Kernel, Key, Matter, Observed, Reconciler, Reject, State, Trouble, VtepSpec, Way};
 
 use crate::status::{self, Count, DataPlane, DataPlaneState, EntryState, Fight, Heal, Held, Peer, PeerState, Rejected, Vtep};
 
@@ -55,7 +56,7 @@ pub(crate) fn of<K: Kernel>(reconciler: &Reconciler<K>) -> View {
         vtep: reconciler.desired().vtep().map(|spec| vtep(spec, reconciler.observed())),
         data_plane: data_plane(reconciler),
         peers: peers(reconciler),
-        rejected: rejected.map(|(key, reason)| Rejected { key: key.to_string(), reason: reason.to_string() }).collect(),
+        rejected: rejected.map(|(key, reason)| rejection(key, reason)).collect(),
         strays: count(reconciler.peers().strays()),
         heals,
         fights: fights(reconciler),
@@ -63,6 +64,11 @@ pub(crate) fn of<K: Kernel>(reconciler: &Reconciler<K>) -> View {
         filter: None,
         warnings: shadows(reconciler),
     }
+}
+
+fn rejection(key: LeaseKey, reason: &Reject) -> Rejected {
+    let duplicate = matches!(reason, Reject::OverlapsOwn(..) | Reject::Overlaps(_));
+    Rejected { key: key.to_string(), reason: reason.to_string(), duplicate }
 }
 
 fn vtep(spec: &VtepSpec, observed: &Observed) -> Vtep {

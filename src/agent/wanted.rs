@@ -80,7 +80,7 @@ mod tests {
         let end = |text: &str| Some(End { address: text.parse().unwrap(), public: text.parse().unwrap() });
         let (index, name, mac) = (IfIndex(2), "eth0".to_owned(), MacAddr::new([2, 0, 0, 0, 0, 1]));
         let underlay = Underlay { index, name, mtu: Mtu(mtu), mac, v4: end("192.168.77.1"), v6: end("fd77::1") };
-        Place { underlay, owner: Owner::new([0; 16]), warning: None }
+        Place { underlay, owner: Owner::new([0; 16]), signs: true, warning: None }
     }
 
     fn entry(key: &str, record: &str) -> Entry {

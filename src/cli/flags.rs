@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use overlay::Guard;
 
 use crate::docker_opts::DockerOpts;
+use crate::install::InstallOptions;
 
+use super::InstallCniOptions;
 use super::endpoint::{Endpoints, EtcdPrefix};
 use super::values::{
     IfaceSelector, RenewMargin, Secret, StateFile, go_bool, ip, pattern, port, public_ipv4, public_ipv6, route_table, rule_priority,
@@ -17,8 +19,8 @@ use super::values::{
 };
 
 /// The heading of the flags that a subcommand other than `agent` takes, but has no use for.
-pub(super) const AGENT_ONLY: [&str; 6] =
-    ["Lease and files", "Guard against mass removals", "Routes", "Filter", "Health", "Accepted for later"];
+pub(super) const AGENT_ONLY: [&str; 7] =
+    ["Lease and files", "Guard against mass removals", "Routes", "Filter", "Health", "CNI", "Accepted without effect"];
 
 const AFTER_HELP: &str = "\
 Flags are written as flanneld takes them: -flag or --flag, with =VALUE or a VALUE after it; a boolean stands alone or takes =true or =false.
@@ -55,6 +57,11 @@ pub(super) enum Command {
     Cleanup(Box<CleanupFlags>),
     /// Write the subnet file as options for dockerd, as flannel's mk-docker-opts.sh does.
     DockerOpts(DockerOptsFlags),
+    /// Install the CNI plugin flannel, and its configuration once this host has a subnet.
+    #[command(after_help = AFTER_HELP)]
+    InstallCni(InstallFlags),
+    /// Be the CNI plugin flannel, as under that name: reads CNI's variables and standard input.
+    Cni,
     /// Print the version.
     Version,
 }
@@ -64,6 +71,8 @@ pub(super) enum Command {
 pub(super) struct AgentFlags {
     #[command(flatten)]
     pub(super) etcd: EtcdFlags,
+    #[command(flatten)]
+    pub(super) kube: KubeFlags,
     #[command(flatten)]
     pub(super) interface: InterfaceFlags,
     #[command(flatten)]
@@ -79,7 +88,9 @@ pub(super) struct AgentFlags {
     #[command(flatten)]
     pub(super) logging: LoggingFlags,
     #[command(flatten)]
-    pub(super) later: LaterFlags,
+    pub(super) install: InstallByAgentFlags,
+    #[command(flatten)]
+    pub(super) idle: IdleFlags,
 }
 
 /// What `cleanup` takes besides.
@@ -93,6 +104,66 @@ pub(super) struct CleanupFlags {
     pub(super) wait: u64,
     #[command(flatten)]
     pub(super) agent: AgentFlags,
+}
+
+/// What the agent installs besides.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "CNI")]
+pub(super) struct InstallByAgentFlags {
+    /// Install the CNI plugin flannel, and with the first subnet this configuration list, and keep both
+    #[arg(long, value_name = "FILE")]
+    pub(super) install_cni_conf: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) cni: CniFlags,
+}
+
+impl From<InstallByAgentFlags> for InstallOptions {
+    fn from(flags: InstallByAgentFlags) -> Self {
+        let InstallByAgentFlags { install_cni_conf, cni: CniFlags { cni_conf_dir, cni_bin_dir } } = flags;
+        Self { conf: install_cni_conf, conf_dir: cni_conf_dir, bin_dir: cni_bin_dir }
+    }
+}
+
+/// Where container runtimes look.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "CNI")]
+pub(super) struct CniFlags {
+    /// Where container runtimes look for CNI configurations
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/cni/net.d")]
+    pub(super) cni_conf_dir: PathBuf,
+    /// Where they look for CNI plugins
+    #[arg(long, value_name = "FOLDER", default_value = "/opt/cni/bin")]
+    pub(super) cni_bin_dir: PathBuf,
+}
+
+/// What `install-cni` takes.
+#[derive(Debug, Args)]
+pub(super) struct InstallFlags {
+    /// The configuration list to install, as 10-flannel.conflist
+    #[arg(long, value_name = "FILE", default_value = "/etc/kube-flannel/cni-conf.json")]
+    pub(super) cni_conf: PathBuf,
+    /// The agent's subnet file: before it is there, no configuration is installed
+    #[arg(long, value_name = "FILE", default_value = SUBNET_FILE, value_parser = subnet_file)]
+    pub(super) subnet_file: PathBuf,
+    /// Install the plugin and no configuration
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool)]
+    pub(super) plugin_only: bool,
+    /// Stay: wait for the subnet file, follow the configuration, put back what somebody edits or removes
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool)]
+    pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) cni: CniFlags,
+    #[command(flatten)]
+    pub(super) logging: LoggingFlags,
+}
+
+impl From<InstallFlags> for InstallCniOptions {
+    fn from(flags: InstallFlags) -> Self {
+        let InstallFlags { cni_conf, subnet_file, plugin_only, watch, cni, logging } = flags;
+        let CniFlags { cni_conf_dir, cni_bin_dir } = cni;
+        let what = InstallOptions { conf: (!plugin_only).then_some(cni_conf), conf_dir: cni_conf_dir, bin_dir: cni_bin_dir };
+        Self { what, subnet_file, watch, verbosity: logging.verbosity }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +193,30 @@ pub(super) struct EtcdFlags {
     /// A file that holds the password
     #[arg(long, value_name = "FILE")]
     pub(super) etcd_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Store (Kubernetes)")]
+pub(super) struct KubeFlags {
+    /// Keep the leases on Kubernetes' Nodes, not in etcd: the subnet is the Node's podCIDR. Which Node this is, the variable NODE_NAME
+    /// says, else POD_NAME and POD_NAMESPACE
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(super) kube_subnet_mgr: bool,
+    /// URL of the API server, in place of the one that the kubeconfig or the pod's environment names
+    #[arg(long, value_name = "URL")]
+    pub(super) kube_api_url: Option<String>,
+    /// How to reach the API server [default: as the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub(super) kubeconfig_file: Option<PathBuf>,
+    /// What the names of the Node's annotations begin with
+    #[arg(long, value_name = "PREFIX", default_value = "flannel.alpha.coreos.com")]
+    pub(super) kube_annotation_prefix: String,
+    /// The network configuration, which is followed when it changes
+    #[arg(long, value_name = "FILE", default_value = "/etc/kube-flannel/net-conf.json")]
+    pub(super) net_config_path: PathBuf,
+    /// Say by the Node's condition NetworkUnavailable that its pods have a network, once they have
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_parser = go_bool)]
+    pub(super) set_node_network_unavailable: bool,
 }
 
 #[derive(Debug, Args)]
@@ -237,39 +332,19 @@ fn level(text: &str) -> Result<i32, String> {
     text.parse().map_err(|_| format!("{text:?} is no level: a number is wanted, 0 to 5"))
 }
 
-/// What flanneld takes and this release does not act on yet.
+/// What flanneld takes and loden has no use for.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Accepted for later")]
-pub(super) struct LaterFlags {
-    /// Take leases from Kubernetes instead of etcd
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
-    pub(super) kube_subnet_mgr: bool,
-    /// URL of the Kubernetes API
-    #[arg(long, value_name = "URL")]
-    pub(super) kube_api_url: Option<String>,
-    /// How to reach the Kubernetes API from outside of a cluster
-    #[arg(long, value_name = "FILE")]
-    pub(super) kubeconfig_file: Option<PathBuf>,
-    /// What the Node's annotations begin with
-    #[arg(long, value_name = "PREFIX", default_value = ANNOTATION_PREFIX)]
-    pub(super) kube_annotation_prefix: String,
-    /// The network configuration in Kubernetes mode
-    #[arg(long, value_name = "FILE", default_value = NET_CONF)]
-    pub(super) net_config_path: PathBuf,
-    /// Keep the Node's condition NetworkUnavailable
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_parser = go_bool)]
-    pub(super) set_node_network_unavailable: bool,
+#[command(next_help_heading = "Accepted without effect")]
+pub(super) struct IdleFlags {
     /// Log levels by file (klog)
     #[arg(long, value_name = "SPEC")]
-    pub(super) vmodule: Option<String>,
+    vmodule: Option<String>,
     /// Log a stack at this line (klog)
     #[arg(long = "log_backtrace_at", value_name = "FILE:LINE")]
-    pub(super) log_backtrace_at: Option<String>,
+    log_backtrace_at: Option<String>,
 }
 
 pub(super) const SUBNET_FILE: &str = "/run/flannel/subnet.env";
-const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
-const NET_CONF: &str = "/etc/kube-flannel/net-conf.json";
 
 /// Seconds: at most ten years, so that a moment so far ahead can be reckoned.
 fn seconds(text: &str) -> Result<u64, String> {
@@ -277,32 +352,13 @@ fn seconds(text: &str) -> Result<u64, String> {
     number.filter(|seconds| *seconds <= 315_360_000).ok_or_else(|| format!("{text:?} is no number of seconds from 0 to 315360000"))
 }
 
-impl LaterFlags {
-    /// The flags that were given something else than their default and have no effect yet.
-    pub(super) fn without_effect(&self) -> Vec<&'static str> {
-        let Self {
-            kube_subnet_mgr,
-            kube_api_url,
-            kubeconfig_file,
-            kube_annotation_prefix,
-            net_config_path,
-            set_node_network_unavailable,
-            vmodule,
-            log_backtrace_at,
-        } = self;
-        [
-            (*kube_subnet_mgr, "--kube-subnet-mgr"),
-            (kube_api_url.is_some(), "--kube-api-url"),
-            (kubeconfig_file.is_some(), "--kubeconfig-file"),
-            (kube_annotation_prefix != ANNOTATION_PREFIX, "--kube-annotation-prefix"),
-            (net_config_path.as_os_str() != NET_CONF, "--net-config-path"),
-            (!*set_node_network_unavailable, "--set-node-network-unavailable"),
-            (vmodule.is_some(), "--vmodule"),
-            (log_backtrace_at.is_some(), "--log_backtrace_at"),
-        ]
-        .into_iter()
-        .filter_map(|(given, flag)| given.then_some(flag))
-        .collect()
+impl IdleFlags {
+    /// Those that were given.
+    pub(super) fn given(&self) -> impl Iterator<Item = &'static str> {
+        let Self { vmodule, log_backtrace_at } = self;
+        [(vmodule, "--vmodule"), (log_backtrace_at, "--log_backtrace_at")]
+            .into_iter()
+            .filter_map(|(value, flag)| value.is_some().then_some(flag))
     }
 }
 

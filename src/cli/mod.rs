@@ -6,6 +6,7 @@
 mod endpoint;
 mod flags;
 mod gosyntax;
+mod kube;
 mod options;
 mod page;
 mod values;
@@ -20,13 +21,16 @@ use clap::{ArgAction, CommandFactory, FromArgMatches};
 
 pub use endpoint::{Endpoint, EndpointError, Endpoints, EtcdPrefix, PrefixError};
 pub use gosyntax::{FlagSpec, Given, SyntaxError, normalise};
+pub use kube::KubeOptions;
 pub use options::{
     ClientIdentity, Credentials, EtcdOptions, InterfaceOptions, Options, OptionsError, PasswordError, PasswordSource, RouteOptions,
+    StoreOptions,
 };
 pub use page::flag_tables;
 pub use values::{IfaceSelector, Secret, ValueError};
 
 use crate::docker_opts::DockerOpts;
+use crate::install::InstallOptions;
 use flags::{Cli, Command};
 
 /// The exit code of a command line that cannot be used.
@@ -45,6 +49,10 @@ pub enum Invocation {
     Release(Box<Options>),
     /// Remove what is ours from the kernel; or, for a handover to flanneld, what that does not manage, waiting for so long.
     Cleanup(Box<Options>, Option<Duration>),
+    /// Install the CNI plugin and its configuration.
+    InstallCni(InstallCniOptions),
+    /// Be the CNI plugin.
+    Cni,
     /// Write options for dockerd.
     DockerOpts(DockerOpts),
     /// Print the version to stdout and exit 0.
@@ -60,6 +68,19 @@ pub struct StatusOptions {
     pub subnet_file: PathBuf,
     /// Whether the report is wanted as JSON.
     pub json: bool,
+}
+
+/// What `install-cni` is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallCniOptions {
+    /// What is installed where.
+    pub what: InstallOptions,
+    /// The agent's subnet file.
+    pub subnet_file: PathBuf,
+    /// Whether to stay and keep it.
+    pub watch: bool,
+    /// How much is logged.
+    pub verbosity: i32,
 }
 
 /// The command line cannot be used. Its text is one line; the exit code is [`EXIT_USAGE`].
@@ -109,7 +130,7 @@ pub fn parse(
     match name.as_str() {
         "" => {
             return Err(UsageError::new(
-                "a command is wanted: agent, status, plan, release, cleanup, docker-opts or version; see loden --help",
+                "a command is wanted: agent, status, plan, release, cleanup, docker-opts, install-cni, cni or version; see loden --help",
             ));
         }
         "-version" | "--version" | "version" if words.is_empty() => return Ok(Invocation::Version),
@@ -121,15 +142,25 @@ pub fn parse(
     }
     if name == DOCKER_OPTS {
         // A script's letters, not Go's flags.
-        return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
+        return clap_says(
+            program,
+            [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())),
+            &[],
+            environment,
+        );
     }
     let Some(specs) = program.find_subcommand(&name).filter(|_| name != "help").map(specs) else {
-        return clap_says(program, [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())), &[]);
+        return clap_says(
+            program,
+            [name].into_iter().chain(words.into_iter().map(|word| word.to_string_lossy().into_owned())),
+            &[],
+            environment,
+        );
     };
-    let given =
-        normalise(&words, environment, &specs).map_err(|error| UsageError::new(format!("{error}; see {}", help_of(&name, as_flanneld))))?;
+    let given = normalise(&words, &environment, &specs)
+        .map_err(|error| UsageError::new(format!("{error}; see {}", help_of(&name, as_flanneld))))?;
     let argv = [name].into_iter().chain(given.iter().map(argument));
-    clap_says(program, argv, &given)
+    clap_says(program, argv, &given, environment)
 }
 
 /// `--help` is the one flag that clap takes without a value.
@@ -137,18 +168,24 @@ fn argument(given: &Given) -> String {
     if given.name == "help" { "--help".to_owned() } else { given.to_argument() }
 }
 
-fn clap_says(program: clap::Command, argv: impl Iterator<Item = String>, given: &[Given]) -> Result<Invocation, UsageError> {
+fn clap_says(
+    program: clap::Command,
+    argv: impl Iterator<Item = String>,
+    given: &[Given],
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation, UsageError> {
     let full = ["loden".to_owned()].into_iter().chain(argv);
     match program.try_get_matches_from(full).and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => invocation(cli.command),
+        Ok(cli) => invocation(cli.command, given, environment),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Invocation::Help(error.render().to_string())),
         Err(error) => Err(UsageError::new(one_line(&error, given))),
     }
 }
 
-fn invocation(command: Command) -> Result<Invocation, UsageError> {
-    let options =
-        |flags: Box<flags::AgentFlags>| Options::try_from(*flags).map(Box::new).map_err(|error| UsageError::new(error.to_string()));
+fn invocation(command: Command, given: &[Given], environment: impl Fn(&str) -> Option<OsString>) -> Result<Invocation, UsageError> {
+    let options = |flags: Box<flags::AgentFlags>| {
+        Options::of(*flags, given, &environment).map(Box::new).map_err(|error| UsageError::new(error.to_string()))
+    };
     Ok(match command {
         Command::Agent(flags) | Command::Plan(flags) | Command::Release(flags) if flags.logging.version => Invocation::Version,
         Command::Cleanup(flags) if flags.agent.logging.version => Invocation::Version,
@@ -164,6 +201,12 @@ fn invocation(command: Command) -> Result<Invocation, UsageError> {
         }
         Command::Status(flags::StatusFlags { subnet_file, json }) => Invocation::Status(StatusOptions { subnet_file, json }),
         Command::DockerOpts(flags) => Invocation::DockerOpts(flags.into()),
+        Command::InstallCni(flags) if flags.logging.version => Invocation::Version,
+        Command::InstallCni(flags) if flags.plugin_only && flags.watch => {
+            return Err(UsageError::new("--watch keeps the configuration too: leave --plugin-only away"));
+        }
+        Command::InstallCni(flags) => Invocation::InstallCni(flags.into()),
+        Command::Cni => Invocation::Cni,
         Command::Version => Invocation::Version,
     })
 }
@@ -206,7 +249,8 @@ fn program(as_flanneld: bool) -> clap::Command {
         program = program.mut_subcommand(name, |command| {
             command.mut_args(|arg| {
                 let needless = arg.get_help_heading().is_some_and(|heading| flags::AGENT_ONLY.contains(&heading));
-                let hide = needless && arg.get_id() != "subnet_file";
+                let used = arg.get_id() == "subnet_file" || name == "cleanup" && arg.get_id().as_str().starts_with("cni_");
+                let hide = needless && !used;
                 arg.hide(hide)
             })
         });
@@ -228,7 +272,7 @@ fn specs(command: &clap::Command) -> Vec<FlagSpec> {
             repeatable: matches!(arg.get_action(), ArgAction::Append),
             unset_by_empty: arg.get_default_values().is_empty() && !boolean,
             // A variable that asks for help, or for a way to do things once, would only surprise.
-            from_environment: !help && !matches!(name.as_str(), "version" | "json" | "handover" | "wait"),
+            from_environment: !help && !matches!(name.as_str(), "version" | "json" | "handover" | "wait" | "plugin-only" | "watch"),
             name,
         })
     };

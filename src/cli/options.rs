@@ -1,5 +1,6 @@
 //! What the command line comes to: plain values, checked against each other.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,17 +10,21 @@ use std::time::Duration;
 use lease::Denied;
 use overlay::{Guard, RouteTable};
 
+use crate::install::InstallOptions;
+
 use super::endpoint::{Endpoint, EtcdPrefix};
 use super::flags::{
     AgentFlags, EtcdFlags, FilterFlags, GuardFlags, HealthFlags, InterfaceFlags, LeaseFlags, LoggingFlags, RouteFlags, SUBNET_FILE,
 };
+use super::gosyntax::Given;
+use super::kube::{self, KubeOptions};
 use super::values::{IfaceSelector, Secret, StateFile};
 
 /// What the agent, and the commands that act in its place, are told.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The store.
-    pub etcd: EtcdOptions,
+    pub store: StoreOptions,
     /// The interface between the hosts.
     pub interface: InterfaceOptions,
     /// Where the lease is written for CNI and Docker.
@@ -46,10 +51,12 @@ pub struct Options {
     pub notrack: bool,
     /// Where health and metrics are served; none when that is off.
     pub healthz: Option<SocketAddr>,
+    /// What is installed for container runtimes: nothing without a configuration.
+    pub install: InstallOptions,
     /// How much is logged, as klog counts: see [`crate::logging`].
     pub verbosity: i32,
-    /// The flags that were given and have no effect in this release: for one warning at the start.
-    pub without_effect: Vec<&'static str>,
+    /// The flags that were given and have no effect: for one warning at the start.
+    pub without_effect: Vec<String>,
 }
 
 /// Where the overlay's routes go.
@@ -59,6 +66,35 @@ pub struct RouteOptions {
     pub table: Option<RouteTable>,
     /// Whether packets to those of our own addresses that no container has are dropped.
     pub blackhole: bool,
+}
+
+/// Which store, and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreOptions {
+    /// etcd.
+    Etcd(EtcdOptions),
+    /// Kubernetes' Nodes.
+    Kube(KubeOptions),
+}
+
+impl StoreOptions {
+    /// Its name, for scrapers.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "etcd",
+            Self::Kube(_) => "kubernetes",
+        }
+    }
+
+    /// etcd's, where that is the store.
+    #[must_use]
+    pub fn etcd(&self) -> Option<&EtcdOptions> {
+        match self {
+            Self::Etcd(etcd) => Some(etcd),
+            Self::Kube(_) => None,
+        }
+    }
 }
 
 /// How etcd is reached.
@@ -132,6 +168,12 @@ pub enum OptionsError {
     /// One file cannot be two things.
     #[error("--state-file names the subnet file or its status socket: give it a name of its own, such as /var/lib/loden/state")]
     StateFile,
+    /// Nobody says which Node this is.
+    #[error(
+        "--kube-subnet-mgr needs to know its Node: set the variable NODE_NAME (in a pod from the field spec.nodeName), or POD_NAME and \
+         POD_NAMESPACE (from metadata.name and metadata.namespace)"
+    )]
+    NoNode,
     /// Both say the same thing.
     #[error("--etcd-password and --etcd-password-file are both given: leave one away")]
     TwoPasswords,
@@ -177,11 +219,10 @@ impl PasswordSource {
     }
 }
 
-impl TryFrom<AgentFlags> for Options {
-    type Error = OptionsError;
-
-    fn try_from(flags: AgentFlags) -> Result<Self, OptionsError> {
-        let AgentFlags { etcd, interface, lease, guard, routes, filter, health, logging, later } = flags;
+impl Options {
+    /// What the flags come to. `given` are those that somebody gave, by flag or variable.
+    pub(super) fn of(flags: AgentFlags, given: &[Given], environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, OptionsError> {
+        let AgentFlags { etcd, kube, interface, lease, guard, routes, filter, health, logging, install, idle } = flags;
         let InterfaceFlags { iface, iface_regex, iface_can_reach, public_ip, public_ipv6 } = interface;
         let LeaseFlags { subnet_file, subnet_lease_renew_margin, state_file } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
@@ -189,15 +230,19 @@ impl TryFrom<AgentFlags> for Options {
         let RouteFlags { route_table, route_rule_priority, ip_blackhole_route } = routes;
         let FilterFlags { ip_masq, ip_masq_fully_random_disable, iptables_forward_rules, iptables_resync, vxlan_peers_only, notrack } =
             filter;
-        let etcd = EtcdOptions::try_from(etcd)?;
+        let store = if kube.kube_subnet_mgr {
+            StoreOptions::Kube(KubeOptions::of(kube, environment)?)
+        } else {
+            StoreOptions::Etcd(EtcdOptions::try_from(etcd)?)
+        };
         let state_file = state_file.map_or_else(|| Some(state_file_of(&subnet_file)), |StateFile(path)| path);
         if state_file.as_ref().is_some_and(|state| *state == subnet_file || *state == crate::status::socket_path(&subnet_file)) {
             return Err(OptionsError::StateFile);
         }
-        let mut without_effect = later.without_effect();
-        without_effect.extend(etcd.tls_without_effect());
+        let mut without_effect: Vec<String> = idle.given().map(str::to_owned).collect();
+        without_effect.extend(store.without_effect(given));
         Ok(Self {
-            etcd,
+            store,
             interface: InterfaceOptions { selectors: iface, patterns: iface_regex, can_reach: iface_can_reach, public_ip, public_ipv6 },
             subnet_file,
             renew_margin: subnet_lease_renew_margin.as_duration(),
@@ -214,6 +259,7 @@ impl TryFrom<AgentFlags> for Options {
             vxlan_peers_only,
             notrack,
             healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),
+            install: install.into(),
             verbosity,
             without_effect,
         })
@@ -245,6 +291,19 @@ impl From<GuardFlags> for Guard {
             return Self::OFF;
         }
         Self { percent: mass_removal_percent, hold: Duration::from_secs(mass_removal_hold) }
+    }
+}
+
+impl StoreOptions {
+    /// The flags that are of the other store, or of no use with this one.
+    fn without_effect(&self, given: &[Given]) -> Vec<String> {
+        let (idle, why): (fn(&str) -> bool, _) = match self {
+            Self::Etcd(_) => (kube::is_flag, "the store is etcd"),
+            Self::Kube(_) => (|flag| flag.starts_with("etcd-") || flag == "subnet-lease-renew-margin", "the store is Kubernetes"),
+        };
+        let others = given.iter().filter(|given| idle(&given.name)).map(|given| format!("--{} ({why})", given.name));
+        let tls = self.etcd().map(EtcdOptions::tls_without_effect).unwrap_or_default();
+        others.chain(tls.into_iter().map(str::to_owned)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use lease::store::kube::NodeRef;
 use overlay::RouteTable;
 
 use super::*;
@@ -30,10 +31,11 @@ fn refused(words: &[&str]) -> String {
 #[test]
 fn without_flags_everything_is_as_flanneld_has_it() {
     let options = agent(&[]);
-    let endpoints: Vec<String> = options.etcd.endpoints.iter().map(Endpoint::to_string).collect();
+    let etcd = options.store.etcd().unwrap();
+    let endpoints: Vec<String> = etcd.endpoints.iter().map(Endpoint::to_string).collect();
     assert_eq!(endpoints, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
-    assert_eq!(options.etcd.prefix.as_str(), "/coreos.com/network");
-    assert_eq!((options.etcd.ca_file, options.etcd.identity, options.etcd.credentials), (None, None, None));
+    assert_eq!(etcd.prefix.as_str(), "/coreos.com/network");
+    assert_eq!((&etcd.ca_file, &etcd.identity, &etcd.credentials), (&None, &None, &None));
     assert!(options.interface.selectors.is_empty() && options.interface.patterns.is_empty());
     assert_eq!((options.interface.can_reach, options.interface.public_ip, options.interface.public_ipv6), (None, None, None));
     assert_eq!(options.subnet_file, Path::new("/run/flannel/subnet.env"));
@@ -89,7 +91,7 @@ fn the_environment_stands_in_and_a_bad_value_there_names_the_variable() {
     let Ok(Invocation::Agent(options)) = run_with(&["flanneld"], &[("FLANNELD_ETCD_PREFIX", "/other"), ("FLANNELD_IP_MASQ", "T")]) else {
         panic!("refused")
     };
-    assert_eq!((options.etcd.prefix.as_str(), options.ip_masq), ("/other", true));
+    assert_eq!((options.store.etcd().unwrap().prefix.as_str(), options.ip_masq), ("/other", true));
     let error = run_with(&["flanneld"], &[("FLANNELD_SUBNET_LEASE_RENEW_MARGIN", "1440")]).unwrap_err();
     assert_eq!(error, "FLANNELD_SUBNET_LEASE_RENEW_MARGIN: \"1440\" is no renewal margin: 1 to 1439 minutes are possible");
     let error = run_with(&["flanneld"], &[("FLANNELD_IP_MASQ", "maybe")]).unwrap_err();
@@ -123,7 +125,7 @@ fn flags_that_need_each_other_say_so() {
     let secure = agent(&["--etcd-endpoints=https://a:2379", "--etcd-cafile=ca"]);
     assert_eq!(secure.without_effect, [""; 0]);
     assert_eq!(agent(&["--etcd-cafile=ca"]).without_effect, ["--etcd-cafile (no endpoint is https://)"]);
-    assert_eq!(secure.etcd.ca_file.as_deref(), Some(Path::new("ca")));
+    assert_eq!(secure.store.etcd().unwrap().ca_file.as_deref(), Some(Path::new("ca")));
 }
 
 #[test]
@@ -143,10 +145,39 @@ fn a_password_comes_from_the_flag_or_from_a_file_of_one_line() {
 }
 
 #[test]
-fn flags_without_effect_yet_are_taken_and_listed() {
-    let options = agent(&["--kube-subnet-mgr", "--ip-masq", "--kube-api-url=https://192.0.2.1", "--vmodule="]);
-    assert_eq!(options.without_effect, ["--kube-subnet-mgr", "--kube-api-url"]);
+fn flags_without_effect_are_taken_and_listed() {
+    let options = agent(&["--ip-masq", "--kube-api-url=https://192.0.2.1", "--vmodule=", "--log_backtrace_at=a:1"]);
+    assert_eq!(options.without_effect, ["--log_backtrace_at", "--kube-api-url (the store is etcd)"]);
     assert!(options.ip_masq);
+}
+
+fn in_kubernetes(words: &[&str], environment: &[(&str, &str)]) -> Result<Options, String> {
+    match run_with(&[&["flanneld", "--kube-subnet-mgr"], words].concat(), environment)? {
+        Invocation::Agent(options) => Ok(*options),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn in_kubernetes_the_node_is_known_from_the_environment_and_etcds_flags_say_nothing() {
+    let kube = |environment: &[(&str, &str)]| match in_kubernetes(&[], environment).map(|options| options.store) {
+        Ok(StoreOptions::Kube(kube)) => kube,
+        other => panic!("{other:?}"),
+    };
+    let pod = [("POD_NAME", "kube-flannel-ds-x"), ("POD_NAMESPACE", "kube-flannel")];
+    let of_pod = NodeRef::Pod { namespace: "kube-flannel".to_owned(), name: "kube-flannel-ds-x".to_owned() };
+    assert_eq!(kube(&pod).reach.node, of_pod);
+    assert_eq!(kube(&[("NODE_NAME", ""), pod[0], pod[1]]).reach.node, of_pod);
+    let options = kube(&[("NODE_NAME", "n1"), pod[0]]);
+    assert_eq!(options.reach.node, NodeRef::Name("n1".to_owned()));
+    assert_eq!(options.reach.annotation_prefix, "flannel.alpha.coreos.com");
+    assert_eq!(options.reach.net_config, Path::new("/etc/kube-flannel/net-conf.json"));
+    assert!(options.set_network_available);
+    for short in [&pod[..1], &[]] {
+        assert!(in_kubernetes(&[], short).unwrap_err().contains("NODE_NAME"));
+    }
+    let both = in_kubernetes(&["--etcd-prefix=/x"], &[("NODE_NAME", "n1"), ("FLANNELD_ETCD_ENDPOINTS", "http://a:2379")]).unwrap();
+    assert_eq!(both.without_effect, ["--etcd-prefix (the store is Kubernetes)", "--etcd-endpoints (the store is Kubernetes)"]);
 }
 
 #[test]
@@ -194,9 +225,15 @@ fn a_missing_or_unknown_command_is_answered_with_the_commands() {
 fn help_groups_every_flag_with_its_default_and_explains_the_environment() {
     for words in [&["loden", "agent", "-h"][..], &["flanneld", "--help"], &["loden", "help", "agent"]] {
         let Ok(Invocation::Help(text)) = run(words) else { panic!("{words:?}: no help") };
-        for wanted in
-            ["Store (etcd v3):", "Interface", "Health:", "Accepted for later:", "[default: /coreos.com/network]", "FLANNELD_ETCD_PREFIX"]
-        {
+        for wanted in [
+            "Store (etcd v3):",
+            "Interface",
+            "Health:",
+            "Store (Kubernetes):",
+            "Accepted without effect:",
+            "[default: /coreos.com/network]",
+            "FLANNELD_ETCD_PREFIX",
+        ] {
             assert!(text.contains(wanted), "{words:?} lacks {wanted:?}:\n{text}");
         }
     }

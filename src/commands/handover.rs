@@ -33,7 +33,7 @@ pub struct HandedOver {
 pub fn handover(options: &Options, wait: Duration) -> anyhow::Result<HandedOver> {
     super::refuse_beside_an_agent(options)?;
     super::run(async {
-        let _network = take_network(&options.etcd)?;
+        let _network = take_network(&options.store)?;
         let mut text = String::new();
         let until = Instant::now() + wait;
         let networks = networks(options).await?;

@@ -3,6 +3,7 @@
 mod cleanup;
 mod filters;
 mod handover;
+mod install_cni;
 mod plan;
 mod release;
 mod vteps;
@@ -12,13 +13,14 @@ use std::future::Future;
 use anyhow::{Context, bail};
 use lease::{LeaseStore, NetworkConfig, Subnet};
 
-use crate::agent::store_of;
+use crate::agent::Store;
 use crate::cli::Options;
 use crate::status::{self, AskError};
 use crate::subnet_env::Remembered;
 
 pub use cleanup::cleanup;
 pub use handover::{HandedOver, handover};
+pub use install_cni::install_cni;
 pub use plan::plan;
 pub use release::release;
 
@@ -47,7 +49,7 @@ async fn networks(options: &Options) -> anyhow::Result<Vec<Subnet>> {
     if !known.is_empty() {
         return Ok(known);
     }
-    let store = store_of(&options.etcd)?;
+    let store = Store::of(&options.store)?;
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
     let config: NetworkConfig =
         text.with_context(|| format!("there is no subnet file, and nothing under {}", store.config_key()))?.parse()?;

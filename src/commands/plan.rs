@@ -9,7 +9,7 @@ use lease::store::Snapshot;
 use lease::{Event, LeaseStore, Rng};
 use overlay::{Desired, Direct, Ground, Guard, IfIndex, Kernel, Local, Netlink, Notice, Peers, Scope};
 
-use crate::agent::{Usable, Wanted, claim_for, find_place, store_of, usable, wanted};
+use crate::agent::{Store, Usable, Wanted, claim_for, find_place, reached_at, usable, wanted};
 use crate::cli::Options;
 use crate::subnet_env::{Remembered, SubnetEnv};
 
@@ -19,14 +19,16 @@ use crate::subnet_env::{Remembered, SubnetEnv};
 /// When the underlay, the store or the kernel cannot be read, or the configuration cannot be used.
 pub fn plan(options: &Options) -> anyhow::Result<String> {
     super::run(async {
-        let store = store_of(&options.etcd)?;
+        let store = Store::of(&options.store)?;
         let text = store.config().await?;
         let Usable { config, text: _ } = usable(text.as_deref(), &store.config_key())?;
-        let place = find_place(&options.interface, &config.families().collect::<Vec<_>>()).await?;
+        let interface = reached_at(&options.interface, store.own_addresses().await?);
+        let options = &Options { interface, ..options.clone() };
+        let place = find_place(options, &config.families().collect::<Vec<_>>()).await?;
         let remembered = Remembered::read(&options.subnet_file).key();
         let claim = claim_for(&place, &config, remembered).await?;
         let snapshot = store.list().await?;
-        let Foreseen { entry, write } = claim::foresee(&claim, &snapshot, &mut Rng::from_entropy())?;
+        let Foreseen { entry, write } = claim::foresee(&claim, &store.assigned().await?, &snapshot, &mut Rng::from_entropy())?;
         let Wanted { planes, mtu } = wanted(&place, &config, &entry, &options.routes)?;
         let content = SubnetEnv::of(&config, entry.key, mtu, options.ip_masq).render();
         let mut out = String::new();

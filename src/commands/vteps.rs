@@ -6,7 +6,7 @@ use anyhow::Context;
 use lease::{Backend, LeaseStore, Subnet};
 use overlay::{Kernel, Kind, Netlink, Observed, Scope};
 
-use crate::agent::{lock_name, store_of, usable};
+use crate::agent::{Store, lock_name, usable};
 use crate::cli::Options;
 use crate::lock::{Lock, LockError};
 use crate::subnet_env::Remembered;
@@ -46,7 +46,7 @@ pub(super) async fn is_ours(name: &str, observed: &Observed, options: &Options) 
         let ours = [key.v4(), key.v6()].into_iter().flatten().map(Subnet::address);
         return Ok(ours.into_iter().any(|address| observed.addresses.iter().any(|(there, _)| *there == address)));
     }
-    let store = store_of(&options.etcd)?;
+    let store = Store::of(&options.store)?;
     let text = store.config().await.context("there is no subnet file, and the store does not answer")?;
     let ours = usable(text.as_deref(), &store.config_key())?;
     let mut known_far = observed.addresses.iter().map(|(address, _)| *address).filter(|address| !is_link_local(*address));

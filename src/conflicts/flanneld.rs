@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{self, Invocation, Options};
+use crate::cli::{self, Invocation, Options, StoreOptions};
 
 /// A flanneld in our network namespace.
 #[derive(Debug, Clone)]
@@ -105,7 +105,11 @@ fn same_network(theirs: Option<&Options>, ours: &Options) -> Option<String> {
     if theirs.subnet_file == ours.subnet_file {
         return Some(format!("with the subnet file {}", ours.subnet_file.display()));
     }
-    let (theirs, ours) = (&theirs.etcd, &ours.etcd);
+    let (theirs, ours) = match (&theirs.store, &ours.store) {
+        (StoreOptions::Etcd(theirs), StoreOptions::Etcd(ours)) => (theirs, ours),
+        (StoreOptions::Kube(_), StoreOptions::Kube(_)) => return Some("with the network of this Node".to_owned()),
+        (StoreOptions::Etcd(_), StoreOptions::Kube(_)) | (StoreOptions::Kube(_), StoreOptions::Etcd(_)) => return None,
+    };
     let same_store = theirs.endpoints.iter().any(|endpoint| ours.endpoints.contains(endpoint));
     (same_store && theirs.prefix == ours.prefix).then(|| format!("with the network under {}", ours.prefix.as_str()))
 }

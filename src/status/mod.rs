@@ -17,7 +17,7 @@ pub use endpoint::BindError;
 pub use render::render;
 pub use report::{
     ConfigChanges, Count, DataPlane, DataPlaneState, EntryState, Fight, Filter, Heal, Held, Lease, LeaseState, PacketFilter, Peer,
-    PeerState, Rejected, Report, Store, StoreState, Underlay, Vtep,
+    PeerState, Rejected, Report, Store, StoreKind, StoreState, Underlay, Vtep,
 };
 pub use server::{Asked, Server};
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::report::{
     ConfigChanges, Count, DataPlane, DataPlaneState, EntryState, Filter, Lease, LeaseState, PacketFilter, Peer, PeerState, Report, Store,
-    StoreState, Underlay, Vtep,
+    StoreKind, StoreState, Underlay, Vtep,
 };
 use crate::fields::listed;
 
@@ -44,11 +44,14 @@ fn problems(report: &Report, out: &mut Lines) {
     if let Some(reason) = report.lease.reason.as_ref().filter(|_| report.lease.state != LeaseState::Held).filter(unsaid) {
         out.problem(&format!("lease: {reason}"), None);
     }
-    if let Store { state: StoreState::Down, since, error, endpoints } = &report.store {
+    if let Store { kind, node: _, state: StoreState::Down, since, error, endpoints } = &report.store {
         let error = error.as_deref().unwrap_or("no reason given");
         out.problem(
             &format!("the store has not answered for {}: {error}", span(*since)),
-            Some(&format!("see that etcd runs at {}", endpoints.join(", "))),
+            Some(&match kind {
+                StoreKind::Etcd => format!("see that etcd runs at {}", endpoints.join(", ")),
+                StoreKind::Kubernetes => format!("see that {} can be reached from here", endpoints.join(", ")),
+            }),
         );
     }
     if let Some(reason) = report.data_plane.reason.as_ref().filter(unsaid) {
@@ -63,14 +66,22 @@ fn problems(report: &Report, out: &mut Lines) {
         let what = format!("{who} has undone this {} times: {}", fight.times, fight.what);
         out.problem(&what, Some(&format!("find and stop it; next try in {}", span(fight.next_in))));
     }
+    let remedy = match report.store.kind {
+        StoreKind::Etcd => "correct it, or delete its key",
+        StoreKind::Kubernetes => "look at that Node's podCIDR and annotations (kubectl describe node)",
+    };
     for rejected in report.rejected.iter().take(LINES_SHOWN) {
-        out.problem(&format!("record {} is rejected: {}", rejected.key, rejected.reason), Some("correct it, or delete its key"));
+        out.problem(&format!("record {} is rejected: {}", rejected.key, rejected.reason), Some(remedy));
     }
     if report.rejected.len() > LINES_SHOWN {
         out.problem(&format!("{} more records are rejected", report.rejected.len() - LINES_SHOWN), Some("--json has them all"));
     }
     if report.stray_keys > 0 {
-        out.problem(&format!("{} keys beside the leases name no subnet, and are ignored", report.stray_keys), None);
+        let what = match report.store.kind {
+            StoreKind::Etcd => "keys beside the leases name no subnet, and are ignored",
+            StoreKind::Kubernetes => "Nodes are no peers, by their podCIDRs: the log names them",
+        };
+        out.problem(&format!("{} {what}", report.stray_keys), None);
     }
     for warning in &report.warnings {
         out.problem(warning, None);
@@ -88,13 +99,18 @@ fn facts(report: &Report, out: &mut Lines) {
         ]);
     }
     rows.push(["underlay".to_owned(), report.underlay.as_ref().map_or_else(|| "not chosen yet".to_owned(), underlay)]);
-    let Store { state, since, error: _, endpoints } = &report.store;
+    let Store { kind, node, state, since, error: _, endpoints } = &report.store;
     let state = match state {
         StoreState::Unknown => "not asked yet".to_owned(),
         StoreState::Up => format!("up for {}", span(*since)),
         StoreState::Down => format!("down for {}", span(*since)),
     };
-    rows.push(["store".to_owned(), format!("{state}: {}", endpoints.join(", "))]);
+    let kind = match kind {
+        StoreKind::Etcd => "",
+        StoreKind::Kubernetes => "Kubernetes, ",
+    };
+    let node = node.as_ref().map_or_else(String::new, |node| format!(", Node {node}"));
+    rows.push(["store".to_owned(), format!("{kind}{state}: {}{node}", endpoints.join(", "))]);
     rows.push(["kernel".to_owned(), data_plane(&report.data_plane)]);
     if let Some(Filter { table, in_step, trouble: _, elements, wanted, dropped }) = &report.filter {
         let state = if *in_step { "in step" } else { "NOT in step" };

@@ -38,7 +38,7 @@ pub struct Report {
     pub peers: Vec<Peer>,
     /// Lease records that are not used.
     pub rejected: Vec<Rejected>,
-    /// How many keys beside the leases name no subnet.
+    /// How many keys beside the leases name no subnet; in Kubernetes, how many Nodes have podCIDRs that make no lease.
     pub stray_keys: u64,
     /// The last repairs, newest first.
     pub heals: Vec<Heal>,
@@ -73,11 +73,11 @@ pub struct Lease {
     /// The IPv6 subnet.
     #[serde(with = "text_option")]
     pub ipv6_subnet: Option<Subnet>,
-    /// How it was come by, such as "own lease", "subnet file", "free subnet", "reservation".
+    /// How it was come by, such as "own lease", "subnet file", "free subnet", "reservation", "the Node's podCIDR".
     pub how: Option<String>,
     /// Why it is not held.
     pub reason: Option<String>,
-    /// When it ends if nobody renews it. Null for a reservation, which never ends, and while there is none.
+    /// When it ends if nobody renews it. Null for one that never ends, a reservation or a Node's, and while there is none.
     pub expires_in: Option<u64>,
     /// This host's identity, as it stands in the record.
     #[serde(with = "text_option")]
@@ -143,6 +143,12 @@ pub struct Underlay {
 /// The shared store.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Store {
+    /// Which it is.
+    #[serde(default)]
+    pub kind: StoreKind,
+    /// In Kubernetes our Node.
+    #[serde(default)]
+    pub node: Option<String>,
     /// Whether it answers.
     pub state: StoreState,
     /// For how long that has been so.
@@ -151,6 +157,17 @@ pub struct Store {
     pub error: Option<String>,
     /// Where it is, without credentials.
     pub endpoints: Vec<String>,
+}
+
+/// Which store it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// etcd.
+    #[default]
+    Etcd,
+    /// Kubernetes' Nodes.
+    Kubernetes,
 }
 
 /// Whether the store answers.
@@ -261,6 +278,9 @@ pub struct Rejected {
     pub key: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether that is that another host has the subnet, or a part of it.
+    #[serde(default)]
+    pub duplicate: bool,
 }
 
 /// A repair.

@@ -45,7 +45,7 @@ pub(super) fn report() -> Report {
             public_ipv6: None,
             mtu: 1500,
         }),
-        store: Store { state: StoreState::Up, since: 10, error: None, endpoints: vec!["http://127.0.0.1:2379".into()] },
+        store: Store { state: StoreState::Up, since: 10, endpoints: vec!["http://127.0.0.1:2379".into()], ..Store::default() },
         data_plane: DataPlane { state: DataPlaneState::InStep, ..DataPlane::default() },
         peers: vec![peer(33, PeerState::InStep)],
         rejected: vec![],
@@ -208,9 +208,14 @@ fn problems_come_first_with_what_to_do() {
     let mut sick = report();
     sick.ready = false;
     sick.not_ready_because = Some("the lease is lost".into());
-    sick.store =
-        Store { state: StoreState::Down, since: 61, error: Some("connection refused".into()), endpoints: vec!["http://a:1".into()] };
-    sick.rejected = vec![Rejected { key: "10.5.9.0-24".into(), reason: "MAC is\u{1b}[31m\nmulticast".into() }];
+    sick.store = Store {
+        state: StoreState::Down,
+        since: 61,
+        error: Some("connection refused".into()),
+        endpoints: vec!["http://a:1".into()],
+        ..Store::default()
+    };
+    sick.rejected = vec![Rejected { key: "10.5.9.0-24".into(), reason: "MAC is\u{1b}[31m\nmulticast".into(), duplicate: false }];
     sick.fights = vec![Fight { what: "ip route replace x".into(), times: 9, who: None, next_in: 30 }];
     sick.held_removals = Some(Held { peers: 100, passes_in: 60, reason: "the store says that all are gone".into() });
     sick.peers = (1..=30).map(|number| peer(number, if number == 30 { PeerState::Converging } else { PeerState::InStep })).collect();

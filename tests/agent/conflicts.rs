@@ -9,10 +9,10 @@ use testkit::{Host, wait_for};
 use testkit::world::{CONFIG, Member, PATIENCE, SUBNETS, VTEP, World};
 
 /// A program called flanneld that does nothing, with these variables. Killed when it is dropped.
-struct Flanneld(Child);
+pub(crate) struct Flanneld(Child);
 
 impl Flanneld {
-    fn on(host: &Host, variables: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) fn on(host: &Host, variables: &[(&str, &str)]) -> Result<Self> {
         let program = host.files().join("flanneld");
         // By a program of its own: while we had it open to write, none of our children could run it.
         host.run(&["cp", "/bin/cat", &program.display().to_string()])?;

@@ -3,6 +3,7 @@
 mod alloc;
 mod bad_input;
 mod bad_records;
+mod cluster;
 mod commands;
 mod conflicts;
 mod direct_routing;
@@ -11,6 +12,9 @@ mod fights;
 mod forward;
 mod handover;
 mod healing;
+mod kube;
+mod kube_cni;
+mod kube_faults;
 mod last_state;
 mod leases;
 mod live_config;

@@ -30,6 +30,7 @@ struct Shared {
 #[derive(Debug)]
 struct Link {
     lose_reply: AtomicBool,
+    assigned: Mutex<Assigned>,
     health: watch::Sender<Health>,
 }
 
@@ -41,7 +42,7 @@ impl Default for MemoryStore {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { lose_reply: AtomicBool::new(false), health: watch::Sender::new(Health::Up) }
+        Self { lose_reply: AtomicBool::new(false), assigned: Mutex::new(Assigned::Any), health: watch::Sender::new(Health::Up) }
     }
 }
 
@@ -57,6 +58,11 @@ impl MemoryStore {
     pub fn set_down(&self, down: bool) {
         self.link.health.send_replace(if down { Health::Down("cut off by the test".to_owned()) } else { Health::Up });
         self.shared.changed.send_replace(());
+    }
+
+    /// Says which subnets the host at this connection is to have.
+    pub fn assign(&self, assigned: Assigned) {
+        *self.link.assigned.lock().unwrap_or_else(PoisonError::into_inner) = assigned;
     }
 
     /// Lets this connection's next write happen and fail all the same, as when its answer is lost.
@@ -167,7 +173,8 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn assigned(&self) -> Result<Assigned, StoreError> {
-        Ok(Assigned::Any)
+        self.reach()?;
+        Ok(self.link.assigned.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     async fn get(&self, key: LeaseKey) -> Result<Option<Entry>, StoreError> {

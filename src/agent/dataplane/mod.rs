@@ -51,6 +51,8 @@ pub(crate) struct Standing {
     pub(crate) peers: usize,
     /// Whether the store has named all of them.
     pub(crate) complete: bool,
+    /// How many records it does not use, and how many things somebody keeps undoing.
+    pub(crate) complaints: usize,
 }
 
 /// What can be asked of the thread.

@@ -171,7 +171,11 @@ impl Task {
         }
         self.count(reconciler);
         let complete = reconciler.peers().is_complete();
-        tell_news(&self.line.say, Some(Standing { state: filter.judge(reconciler.state()), peers: reconciler.desired().len(), complete }));
+        let complaints = reconciler.peers().rejected().len() + reconciler.retries().outdone();
+        tell_news(
+            &self.line.say,
+            Some(Standing { state: filter.judge(reconciler.state()), peers: reconciler.desired().len(), complete, complaints }),
+        );
         if complete {
             tell_news(&self.line.tell, self.heard);
         }
@@ -204,8 +208,8 @@ impl Task {
         if said.as_ref() != Some(&text) {
             tracing::error!(error = %text, retry_in = ?KERNEL_PAUSE, "kernel cannot be programmed");
             self.line.say.send_modify(|standing| {
-                let (peers, complete) = standing.take().map_or((0, false), |standing| (standing.peers, standing.complete));
-                *standing = Some(Standing { state: State::Troubled(1, text.clone()), peers, complete });
+                let before = standing.take().unwrap_or(Standing { state: State::Waiting, peers: 0, complete: false, complaints: 0 });
+                *standing = Some(Standing { state: State::Troubled(1, text.clone()), ..before });
             });
             *said = Some(text);
         }

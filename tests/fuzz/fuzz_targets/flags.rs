@@ -24,11 +24,11 @@ fuzz_target!(|bytes: &[u8]| {
     };
     match parse(words, environment) {
         Ok(Invocation::Agent(options) | Invocation::Plan(options) | Invocation::Release(options) | Invocation::Cleanup(options, _)) => {
-            let password = options.etcd.credentials.as_ref().map(|credentials| &credentials.password);
+            let password = options.store.etcd().and_then(|etcd| etcd.credentials.as_ref()).map(|credentials| &credentials.password);
             if let Some(PasswordSource::Given(_)) = password {
                 assert!(format!("{options:?}").contains("Given((secret))"), "the password is shown");
             }
-            assert!(!options.etcd.endpoints.is_empty());
+            assert!(options.store.etcd().is_none_or(|etcd| !etcd.endpoints.is_empty()));
             assert!((60..=1_439 * 60).contains(&options.renew_margin.as_secs()));
         }
         Ok(Invocation::Status(_) | Invocation::DockerOpts(_) | Invocation::Version | Invocation::Help(_)) => {}

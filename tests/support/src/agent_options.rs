@@ -61,6 +61,12 @@ impl AgentOptions {
         &self.program
     }
 
+    /// The agent's flags.
+    #[must_use]
+    pub fn flags(&self) -> &[String] {
+        &self.args
+    }
+
     /// Another program in its place, with the same arguments.
     #[must_use]
     pub fn with_program(self, program: impl Into<PathBuf>) -> Self {

@@ -1,5 +1,6 @@
 //! The families of cases.
 
+mod cni;
 mod defects;
 mod direct;
 mod docker;
@@ -26,6 +27,7 @@ pub const FLANNELD: &[Family] = &[
     Family { name: "direct", cases: direct::CASES },
     Family { name: "filter", cases: filter::CASES },
     Family { name: "matrix", cases: matrix::CASES },
+    Family { name: "cni", cases: cni::CASES },
 ];
 
 /// Those beside a real Docker.
