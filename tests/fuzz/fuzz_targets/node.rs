@@ -17,5 +17,5 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn short_line(text: &str) {
-    assert!(text.len() < 4_096 && !text.contains(|c: char| c.is_control()), "no short line: {text:?}");
+    assert!(text.len() < 4_096, "no short line: {text:?}");
 }
