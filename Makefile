@@ -32,11 +32,15 @@ FAMILY ?=
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 30
 
+# What `make image` makes: for this architecture, under this name.
+ARCH ?= $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
+IMAGE ?=
+
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
-.PHONY: help build demo playground test interop docker-test lint fmt bench soak fuzz docs doc install clean
+.PHONY: help build image demo playground test interop docker-test kube-test lint fmt bench soak fuzz docs doc install clean
 
 help: ## say what each target does (this)
 	@echo 'loden: a VXLAN overlay agent, a drop-in replacement for flanneld. Targets:'
@@ -45,6 +49,11 @@ help: ## say what each target does (this)
 build: ## build the binary: target/release/loden
 	@$(SETUP) rust build
 	cargo build --release -p loden
+
+image: ## the container image as an archive: target/image/loden-ARCH.tar (ARCH=amd64 or arm64, IMAGE=name:tag)
+	@$(SETUP) rust build
+	@mkdir -p $(TARGET)/image
+	@binary=$$(manifests/image/static $(ARCH)); manifests/image/archive "$$binary" $(TARGET)/image/loden-$(ARCH).tar $(IMAGE)
 
 demo: ## several hosts on this machine, and the proof that they reach each other; leaves nothing behind
 	@$(SETUP) rust build sandbox etcd
@@ -57,7 +66,7 @@ playground: ## the demo's hosts, left up for you to try things on, until you lea
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/demo playground
 
 test: ## all tests, in namespaces of their own, with and without root (TESTS=name for some)
-	@$(SETUP) rust build sandbox etcd python
+	@$(SETUP) rust build sandbox etcd python cni
 	cargo build --workspace --bins --tests
 	LODEN_BIN=$(TARGET)/debug/loden cargo test --workspace --no-fail-fast -- $(TESTS) 2>&1 | tests/support/tally
 
@@ -67,7 +76,7 @@ lint: ## formatting, clippy, documentation, dependencies, scripts, links; all wa
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
 	tests/support/check-deps
-	shellcheck $$(grep -lE '^#!/bin/(ba)?sh' -r .ci tests/support manifests)
+	shellcheck $$(grep -lE '^#!/bin/(ba)?sh' -r .ci tests/support tests/kube manifests)
 	tests/support/check-links
 
 fmt: ## format the code
@@ -85,15 +94,27 @@ soak: ## break everything, again and again: the figures of docs/reliability.md (
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/soak "$(SOAK)" "$(FAMILY)"
 
 interop: ## beside a real flanneld, which it builds: a mixed mesh, takeover and back, its defects (FAMILY=one, or part of a name)
-	@$(SETUP) rust build sandbox etcd flanneld
+	@$(SETUP) rust build sandbox etcd flanneld cni
 	@tests/support/peers flanneld >/dev/null
+	@tests/support/peers flannel-cni >/dev/null
 	cargo build -p loden -p interop
-	@FLANNELD_BIN=$$(tests/support/peers flanneld) LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop flanneld "$(FAMILY)"
+	@FLANNELD_BIN=$$(tests/support/peers flanneld) FLANNEL_CNI_BIN=$$(tests/support/peers flannel-cni) LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop flanneld "$(FAMILY)"
 
 docker-test: ## beside two real Docker daemons: containers across hosts and to the outside, with loden's options (FAMILY=part of a name)
 	@$(SETUP) rust build sandbox etcd docker
 	cargo build -p loden -p interop
 	@LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop docker "$(FAMILY)"
+
+KUBE := $(TARGET)/kube-test
+kube-test: ## in a real Kubernetes cluster, whose parts it builds: pods, services, migration from flannel and back (FAMILY=one, or part of a name)
+	@$(SETUP) rust build sandbox etcd kubernetes flanneld
+	@for peer in kubernetes flanneld flannel-cni helm; do tests/support/peers $$peer >/dev/null; done
+	cargo build -p kube-test
+	@tests/kube/images/build $$(tests/support/peers flanneld) $$(tests/support/peers flannel-cni) $(KUBE)/images
+	@binary=$${LODEN_BIN:-$$(manifests/image/static "" dev)}; manifests/image/archive "$$binary" $(KUBE)/images/loden.tar
+	@rm -rf $(KUBE)/logs
+	@KUBERNETES_BIN=$$(tests/support/peers kubernetes) HELM_BIN=$$(tests/support/peers helm) \
+		KUBE_IMAGES=$(KUBE)/images KUBE_LOGS=$(KUBE)/logs tests/kube/run $(TARGET)/debug/kube-test "$(FAMILY)"
 
 fuzz: ## fuzz whatever parses what others wrote (FUZZ_SECONDS each; needs a nightly toolchain)
 	@$(SETUP) rust build fuzz

@@ -5,6 +5,7 @@
 //! started. What it cannot do it answers as CNI's specification says, with a code and a remedy.
 
 mod call;
+mod check;
 mod config;
 mod delegate;
 mod failure;
@@ -135,7 +136,7 @@ fn obey(call: &Call, conf: &NetConf) -> Result<u8, Failure> {
                 return Err(Failure::new(Code::UnknownContainer, format!("nothing is known of container {}", call.container)));
             };
             config.insert("cniVersion".to_owned(), conf.version.as_str().into());
-            config.extend(conf.prev_result.clone().map(|result| ("prevResult".to_owned(), result)));
+            config.extend(conf.prev_result.clone().map(|result| ("prevResult".to_owned(), check::with_gateways(result))));
             Err(Delegate::find(&config, &call.path)?.become_it())
         }
         Verb::Status => {

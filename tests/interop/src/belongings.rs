@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use testkit::Host;
+use testkit::trial::Report;
 
-use crate::Report;
 use crate::scene::Party;
 
 /// How each kind is listed. Counters and times are left out where the tool can.

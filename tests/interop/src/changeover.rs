@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use testkit::StreamReport;
+use testkit::trial::Report;
 use testkit::world::PATIENCE;
 
+use crate::Agents;
 use crate::outside::Knocked;
 use crate::peer::Which;
 use crate::scene::{Party, Scene};
-use crate::{Agents, Report};
 
 /// How long packets go on after the change: longer than either agent's first looks at what it has found.
 const LINGER: Duration = Duration::from_secs(2);

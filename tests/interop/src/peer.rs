@@ -42,9 +42,11 @@ impl Agents {
     }
 
     /// Without a flanneld: its cases cannot be run.
-    #[must_use]
-    pub fn without_flanneld() -> Self {
-        Self { flanneld: None }
+    ///
+    /// # Errors
+    /// None; it is one of the stages that families can have.
+    pub fn without_flanneld() -> Result<Self> {
+        Ok(Self { flanneld: None })
     }
 
     /// How one of them is started with these flags.

@@ -1,7 +1,7 @@
 //! A host: a network with one link to the switch, and files of its own.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,6 +56,17 @@ impl Host {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(192, 168, 77, self.0.number)
+    }
+
+    /// Its underlay address of the other family.
+    #[must_use]
+    pub fn address_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(self.0.number))
+    }
+
+    /// The N of its address.
+    pub(crate) fn number(&self) -> u8 {
+        self.0.number
     }
 
     /// A directory of its own for files: logs, configurations.

@@ -22,7 +22,7 @@ const NAMES: &str = "/run/names";
 pub struct Namespace {
     name: String,
     holder: Process,
-    net: File,
+    net: Network,
 }
 
 impl Namespace {
@@ -44,7 +44,7 @@ impl Namespace {
         if first != "made\n" {
             bail!("cannot make namespace {name}: {first}{}", std::io::read_to_string(complaints)?.trim());
         }
-        let net = File::open(format!("/proc/{}/ns/net", holder.pid()))?;
+        let net = Network::of(holder.pid())?;
         // For people only; where two labs use one name, the later one is entered.
         let _ = fs::write(PathBuf::from(NAMES).join(name), format!("{}\n", holder.pid()));
         Ok(Self { name: name.to_owned(), holder, net })
@@ -123,13 +123,7 @@ impl Namespace {
     /// # Errors
     /// When the namespace cannot be entered, and those of `job`.
     pub fn within<T: Send>(&self, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                setns(&self.net, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter the network of {}", self.name))?;
-                job()
-            });
-            thread.join().map_err(|_| anyhow!("the thread within {} panicked", self.name))?
-        })
+        self.net.within(job).with_context(|| format!("on {}", self.name))
     }
 
     /// Moves the calling thread's network here until the guard is dropped: for clients that make their sockets on this
@@ -139,7 +133,7 @@ impl Namespace {
     /// When the namespace cannot be entered.
     pub fn enter(&self) -> Result<Entered> {
         let home = File::open("/proc/thread-self/ns/net")?;
-        setns(&self.net, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter the network of {}", self.name))?;
+        setns(&self.net.0, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter the network of {}", self.name))?;
         Ok(Entered { home, this_thread: PhantomData })
     }
 }
@@ -147,6 +141,35 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = fs::remove_file(PathBuf::from(NAMES).join(&self.name));
+    }
+}
+
+/// A network that somebody else has made: it lasts at least as long as this.
+#[derive(Debug)]
+pub struct Network(File);
+
+impl Network {
+    /// That of a process.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn of(pid: u32) -> Result<Self> {
+        Ok(Self(File::open(format!("/proc/{pid}/ns/net")).with_context(|| format!("no network of process {pid}"))?))
+    }
+
+    /// Calls `job` on a thread of its own whose network is this one. A socket made there stays here, wherever it is used, and so does
+    /// a process.
+    ///
+    /// # Errors
+    /// When the network cannot be entered, and those of `job`.
+    pub fn within<T: Send>(&self, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET).context("cannot enter the network")?;
+                job()
+            });
+            thread.join().map_err(|_| anyhow!("the thread in another network panicked"))?
+        })
     }
 }
 

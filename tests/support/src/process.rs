@@ -13,7 +13,7 @@ use crate::wait_for;
 ///
 /// # Errors
 /// When it cannot be started, or fails: then with the command line and its standard error.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let done = command.output().with_context(|| format!("cannot run {}", line(command)))?;
     let said = String::from_utf8_lossy(&done.stdout);
     if !done.status.success() {
@@ -29,27 +29,37 @@ fn line(command: &Command) -> String {
 
 /// A process that is killed, by its id, when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     ended: Option<ExitStatus>,
 }
 
 impl Process {
-    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn start(command: &mut Command) -> Result<Self> {
         let child = command.spawn().with_context(|| format!("cannot run {}", line(command)))?;
         Ok(Self { child, ended: None })
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn child(&mut self) -> &mut Child {
+    /// It, as the standard library has it: for its pipes.
+    pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
     /// How it ended; none while it runs.
-    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    ///
+    /// # Errors
+    /// When the kernel will not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
         }
@@ -57,13 +67,19 @@ impl Process {
     }
 
     /// Sends the signal, unless it has ended and been waited for: its id may be another's by now.
-    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
         ensure!(self.ended()?.is_none(), "process {} has ended", self.pid());
         kill(Pid::from_raw(i32::try_from(self.pid())?), signal).with_context(|| format!("cannot send {signal} to {}", self.pid()))
     }
 
     /// Sends the signal and waits for the end.
-    pub(crate) fn end(&mut self, signal: Signal, deadline: Duration) -> Result<ExitStatus> {
+    ///
+    /// # Errors
+    /// When it has not ended by the deadline.
+    pub fn end(&mut self, signal: Signal, deadline: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.ended()? {
             return Ok(status);
         }

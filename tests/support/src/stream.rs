@@ -58,7 +58,11 @@ struct Arrived {
 }
 
 impl Stream {
-    pub(crate) fn start(from: UdpSocket, to: UdpSocket, interval: Duration) -> Result<Self> {
+    /// Sends from one socket to the other, a packet each `interval`, until [`Self::finish`]. A socket stays in the network that it was made in.
+    ///
+    /// # Errors
+    /// When one of them cannot be set up.
+    pub fn start(from: UdpSocket, to: UdpSocket, interval: Duration) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let target = to.local_addr()?;
         to.set_read_timeout(Some(QUIET))?;

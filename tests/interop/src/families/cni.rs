@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use testkit::CniCase;
+use testkit::trial::{Case, Report};
+use testkit::{CniCase, cases};
 
-use crate::case::cases;
-use crate::{Agents, Case, Report};
+use crate::Agents;
 
-pub(super) const CASES: &[Case] = cases![what_flannels_plugin_tells_its_delegate_is_what_the_golden_files_have];
+pub(super) const CASES: &[Case<Agents>] = cases![what_flannels_plugin_tells_its_delegate_is_what_the_golden_files_have];
 
 /// Asks for the golden files to be written instead of compared.
 const WRITE: &str = "LODEN_WRITE_GOLDEN";

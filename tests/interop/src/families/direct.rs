@@ -2,19 +2,20 @@
 
 use anyhow::{Result, ensure};
 use testkit::Lab;
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::wait_for;
 use testkit::world::{PATIENCE, VTEP};
 
 use super::defects::{beside, soon};
 use super::mesh::whole;
+use crate::Agents;
 use crate::belongings::Belongings;
-use crate::case::cases;
 use crate::changeover::{Changeover, hand_over, hand_to};
 use crate::peer::Which::{Flanneld, Loden};
 use crate::scene::{Party, Scene};
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case<Agents>] = cases![
     with_direct_routing_hosts_of_both_kinds_reach_each_other_without_a_tunnel,
     with_host_gw_hosts_of_both_kinds_reach_each_other,
     a_takeover_and_a_rollback_without_a_tunnel_lose_no_packet_and_leave_one_route_a_peer,

@@ -3,16 +3,17 @@
 use anyhow::{Context, Result};
 use std::process::Command;
 
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::world::{CONFIG, Member, PATIENCE, World};
 use testkit::{Lab, wait_for};
 
-use crate::case::cases;
 use crate::docker::{Docker, DockerContainer};
-use crate::{Agents, Case, Report, dropin};
+use crate::{Agents, dropin};
 
 const UNIT: &str = include_str!("../../../../manifests/systemd/loden.service.in");
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case<Agents>] = cases![
     docker_containers_reach_each_other_across_hosts_under_forward_policy_drop,
     systemd_accepts_the_units_and_starts_docker_after_loden,
 ];

@@ -4,17 +4,18 @@ use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::wait_for;
 use testkit::world::{PATIENCE, SUBNET_FILE};
 
 use super::defects::{Outcome, beside, soon};
-use crate::case::cases;
+use crate::Agents;
 use crate::changeover::{Changeover, hand_to};
 use crate::peer::Which::{self, Flanneld, Loden};
 use crate::scene::Scene;
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case<Agents>] = cases![
     in_a_dual_stack_network_hosts_of_both_kinds_reach_each_other_by_both_families,
     a_takeover_and_a_rollback_in_a_dual_stack_network_lose_no_packet_of_either_family,
     in_a_dual_stack_network_the_subnet_file_announces_what_both_devices_carry,

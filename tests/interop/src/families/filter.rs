@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testkit::Lab;
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::world::{CONFIG, PATIENCE};
 
 use super::defects::{Outcome, beside, within};
-use crate::case::cases;
+use crate::Agents;
 use crate::peer::Which::Loden;
 use crate::scene::Scene;
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] =
+pub(crate) const CASES: &[Case<Agents>] =
     cases![in_nftables_form_what_comes_from_outside_is_masqueraded, flushed_rules_are_put_back, flushed_nftables_rules_are_put_back,];
 
 /// flanneld's other form of rules.

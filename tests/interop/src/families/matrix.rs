@@ -1,15 +1,16 @@
 //! Who arrives where, and under whose address, by the rules of either agent: the matrix that loden's own tests use.
 
 use anyhow::Result;
+use testkit::cases;
 use testkit::matrix::{Cell, Scene as Matrix, expected};
+use testkit::trial::{Case, Report};
 use testkit::wait_for;
 use testkit::world::{Member, PATIENCE, World};
 
-use crate::case::cases;
+use crate::Agents;
 use crate::peer::Which::{self, Flanneld, Loden};
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] =
+pub(crate) const CASES: &[Case<Agents>] =
     cases![with_masquerade_everybody_arrives_as_under_flanneld, without_masquerade_everybody_arrives_as_under_flanneld];
 
 const IPTABLES: &str = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:db8::/48","Backend":{"Type":"vxlan"}}"#;

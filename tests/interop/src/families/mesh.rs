@@ -3,14 +3,15 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 use testkit::Lab;
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::world::PATIENCE;
 
-use crate::case::cases;
+use crate::Agents;
 use crate::peer::Which::{Flanneld, Loden};
 use crate::scene::{Party, Scene};
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case<Agents>] = cases![
     flanneld_and_loden_hosts_reach_each_other_with_small_and_full_packets,
     hosts_that_join_a_mixed_mesh_are_reached_by_all,
     hosts_that_leave_a_mixed_mesh_are_forgotten_by_all,

@@ -1,24 +1,25 @@
 //! One agent stops and the other starts in its place, with the same flags, under a stream of a packet a millisecond each way.
 
 use anyhow::{Context, Result};
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::world::CONFIG;
 
+use crate::Agents;
 use crate::belongings::Belongings;
-use crate::case::cases;
 use crate::changeover::{Changeover, hand_over, hand_to, hand_to_loden_as_flanneld};
 use crate::families::filter::NFTABLES;
 use crate::families::mesh::whole;
 use crate::outside::Knocked;
 use crate::peer::Which::{Flanneld, Loden};
-use crate::{Agents, Case, Report};
 
-pub(crate) const TAKEOVER: &[Case] = cases![
+pub(crate) const TAKEOVER: &[Case<Agents>] = cases![
     a_takeover_loses_no_packet_and_keeps_subnet_mac_and_subnet_file,
     a_takeover_after_kill_9_under_flannelds_name_loses_no_packet,
     containers_go_outside_by_masquerade_all_through_a_takeover,
 ];
 
-pub(crate) const ROLLBACK: &[Case] = cases![
+pub(crate) const ROLLBACK: &[Case<Agents>] = cases![
     a_rollback_loses_no_packet_and_keeps_subnet_mac_and_subnet_file,
     containers_go_outside_by_masquerade_all_through_a_rollback,
     after_a_handover_nothing_of_lodens_is_left_and_no_packet_is_lost,

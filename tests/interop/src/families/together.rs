@@ -1,15 +1,16 @@
 //! Both agents on one host.
 
 use anyhow::{Context, Result, ensure};
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::world::{CONFIG, PATIENCE, SUBNET_FILE};
 use testkit::{Host, wait_for};
 
-use crate::case::cases;
+use crate::Agents;
 use crate::peer::Which::{self, Flanneld, Loden};
 use crate::scene::Scene;
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case<Agents>] = cases![
     loden_is_refused_where_a_flanneld_of_the_same_network_runs_and_names_it,
     flanneld_and_loden_serve_two_networks_on_the_same_hosts,
 ];

@@ -4,10 +4,11 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use testkit::trial::Report;
 use testkit::wait_for;
 
+use crate::Agents;
 use crate::peer::Which;
-use crate::{Agents, Report};
 
 /// How long flanneld is watched for a repair that does not come, and loden has for one that must.
 const WATCHED: Duration = Duration::from_secs(3);

@@ -2,15 +2,16 @@
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::world::{CONFIG_KEY, Member, PATIENCE, VTEP};
 
 use super::{Outcome, beside, soon};
-use crate::case::cases;
+use crate::Agents;
 use crate::peer::Which::{self, Flanneld, Loden};
 use crate::scene::{Party, Scene};
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case<Agents>] = cases![
     a_deleted_device_is_back_with_its_peers_and_the_mac_that_they_know,
     a_device_that_went_down_and_up_has_its_peers_again,
     a_changed_mtu_reaches_the_device_that_is_there,

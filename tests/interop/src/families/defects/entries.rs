@@ -1,16 +1,17 @@
 //! Faults of entries, and of records of peers.
 
 use anyhow::{Context, Result, ensure};
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::wait_for;
 use testkit::world::{PATIENCE, Peer, VTEP};
 
 use super::device::{ready, three};
 use super::{Outcome, beside, soon};
-use crate::case::cases;
+use crate::Agents;
 use crate::scene::Scene;
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case<Agents>] = cases![
     a_deleted_route_neighbour_and_fdb_entry_are_put_back_within_milliseconds,
     a_peers_new_mac_leaves_nothing_of_the_old_one,
     an_unreadable_key_costs_nobody_a_peer,

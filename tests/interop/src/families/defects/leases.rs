@@ -3,16 +3,17 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::wait_for;
 use testkit::world::{CONFIG, PATIENCE, SUBNETS, record};
 
 use super::{Outcome, beside, soon};
-use crate::case::cases;
+use crate::Agents;
 use crate::families::mesh::readdressed;
 use crate::scene::Scene;
-use crate::{Agents, Case, Report};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case<Agents>] = cases![
     a_reservation_that_was_taken_stays_a_reservation,
     a_lease_that_was_deleted_is_claimed_again,
     a_new_underlay_address_is_told_to_the_others,

@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use testkit::cases;
+use testkit::trial::{Case, Report};
 use testkit::wait_for;
 use testkit::world::{PATIENCE, Peer, SUBNET_FILE};
 
 use super::{Outcome, beside, soon, within};
-use crate::case::cases;
+use crate::Agents;
 use crate::peer::Which::Loden;
 use crate::scene::Scene;
-use crate::{Agents, Case, Report};
 
 /// What loden goes on from without a store.
 const STATE: &str = "/var/lib/loden/state";
 /// A store that answers in this time is waited for.
 const BOOT: Duration = Duration::from_secs(8);
 
-pub(crate) const CASES: &[Case] =
+pub(crate) const CASES: &[Case<Agents>] =
     cases![a_peer_that_left_while_the_agent_was_down_is_forgotten, a_host_that_boots_while_the_store_is_away_has_its_network];
 
 fn a_peer_that_left_while_the_agent_was_down_is_forgotten(agents: &Agents, report: &mut Report) -> Result<()> {
