@@ -17,6 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -35,6 +36,12 @@ pub const PLUGIN: &str = "flannel";
 const COMMAND: &str = "cni";
 /// What a person is told. It also tells our binary, of whichever version, from flannel's.
 pub const MARK: &str = "CNI plugin flannel, the one that is loden";
+
+/// How long an ADD waits for the first subnet of a boot: longer than an agent takes to its lease, shorter than any runtime's patience
+/// (kubelet's `--runtime-request-timeout` is 2 min).
+const BOOT: Duration = Duration::from_secs(10);
+/// How often it is looked for then.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Whether the program was called as the plugin.
 #[must_use]
@@ -110,6 +117,7 @@ fn obey(call: &Call, conf: &NetConf) -> Result<u8, Failure> {
     let kept = Kept::of(conf, &call.container);
     match call.verb {
         Verb::Add => {
+            await_subnet(&conf.subnet_file);
             let delegate = Delegate::find(&rendered(conf, Code::TryAgainLater)?, &call.path)?;
             kept.put(delegate.config())?;
             let failure = delegate.become_it();
@@ -157,6 +165,15 @@ fn obey(call: &Call, conf: &NetConf) -> Result<u8, Failure> {
             Ok(code)
         }
         Verb::Version => Ok(0),
+    }
+}
+
+/// Waits a while for a subnet file that is not there. After a boot `/run` is empty and the configuration that led here is not: pods and
+/// agent start at the same time, and a pod that is refused waits out its kubelet's back-off of ten seconds and more.
+fn await_subnet(subnet_file: &Path) {
+    let end = Instant::now() + BOOT;
+    while !subnet_file.exists() && Instant::now() < end {
+        std::thread::sleep(LOOK);
     }
 }
 

@@ -3,13 +3,17 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 use testkit::{CniBin, CniCall};
 
 const ENV: &str = "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.52.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// What an agent takes to its first subnet.
+const AGENT: Duration = Duration::from_millis(300);
 
 /// A folder with the plugin, a subnet file, and a delegate `bridge`.
 struct Bench {
@@ -110,6 +114,23 @@ fn without_a_whole_subnet_file_a_runtime_is_told_to_wait_and_what_for() -> Resul
         }
         ensure!(bench.kept().is_empty() && bench.told().is_empty());
     }
+    Ok(())
+}
+
+#[test]
+fn a_pod_of_a_booting_node_waits_for_the_first_subnet_instead_of_failing() -> Result<()> {
+    let bench = Bench::new()?;
+    let (there, away) = (bench.at("subnet.env"), bench.at("subnet.env.later"));
+    fs::rename(&there, &away)?;
+    let begun = Instant::now();
+    let agent = std::thread::spawn(move || {
+        std::thread::sleep(AGENT);
+        fs::rename(away, there)
+    });
+    let (exit, said) = bench.call("ADD", &bench.conf("1.1.0").to_string())?;
+    agent.join().map_err(|_| anyhow!("the agent panicked"))??;
+    ensure!(exit == 0 && bench.told() == ["ADD"], "{said}");
+    ensure!(begun.elapsed() >= AGENT, "it did not wait");
     Ok(())
 }
 
