@@ -31,7 +31,14 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(options.store.etcd().is_none_or(|etcd| !etcd.endpoints.is_empty()));
             assert!((60..=1_439 * 60).contains(&options.renew_margin.as_secs()));
         }
-        Ok(Invocation::Status(_) | Invocation::DockerOpts(_) | Invocation::Version | Invocation::Help(_)) => {}
+        Ok(
+            Invocation::Status(_)
+            | Invocation::DockerOpts(_)
+            | Invocation::InstallCni(_)
+            | Invocation::Cni
+            | Invocation::Version
+            | Invocation::Help(_),
+        ) => {}
         Err(error) => {
             let error = error.to_string();
             assert!(!error.contains(|c: char| c.is_control()) && !error.is_empty(), "no line: {error:?}");
