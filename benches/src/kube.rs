@@ -97,7 +97,11 @@ impl Nodes<'_> {
     ) -> Result<Figures> {
         // Its own subnet is one of those that the fleet leaves free.
         let own = format!("10.0.{}.0/{SUBNET_LEN}", if other.is_some() { 2 } else { 1 });
-        self.server.put_node(host.name(), &[&own])?;
+        // With an annotation, as every kubelet leaves its Node: flanneld v0.28.9 panics where there is none.
+        let annotations = json!({ "node.alpha.kubernetes.io/ttl": "0" });
+        self.server.put_object(
+            json!({ "metadata": { "name": host.name(), "annotations": annotations }, "spec": { "podCIDRs": [own] }, "status": {} }),
+        )?;
         let options = match other {
             None => AgentOptions::loden_in_kubernetes(self.server, host.name(), net_conf)?,
             Some(program) => AgentOptions::other_in_kubernetes(program, self.server, host.name(), net_conf),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::ApiServer;
 use super::patch::Form;
 use super::refusal::Refusal;
+use super::world::time;
 
 fn said(refusal: Refusal) -> anyhow::Error {
     anyhow!("{}", refusal.status())
@@ -74,8 +75,8 @@ impl ApiServer {
     /// # Errors
     /// When the Node is not there.
     pub fn heartbeat(&self, name: &str) -> Result<()> {
-        let beat = self.shared.world().revision;
-        let patch = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True", "lastHeartbeatTime": beat.to_string() }] } });
+        let beat = time(self.shared.world().revision);
+        let patch = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True", "lastHeartbeatTime": beat }] } });
         self.shared.change(|world| world.patch(name, &patch, Form::Strategic, true)).map(drop).map_err(said)
     }
 

@@ -77,8 +77,7 @@ impl World {
         let metadata = &mut node["metadata"];
         metadata["uid"] = json!(format!("{:08x}-0000-4000-8000-{:012x}", self.made.wrapping_mul(0x9e37_79b9) & 0xffff_ffff, self.made));
         if metadata["creationTimestamp"].is_null() {
-            let (hours, minutes, seconds) = (self.made / 3_600 % 24, self.made / 60 % 60, self.made % 60);
-            metadata["creationTimestamp"] = json!(format!("2026-01-01T{hours:02}:{minutes:02}:{seconds:02}Z"));
+            metadata["creationTimestamp"] = json!(time(self.made));
         }
         // As the API server's own: the older field repeats the first of the newer.
         if let Some(first) = node["spec"]["podCIDRs"].get(0).cloned() {
@@ -165,4 +164,10 @@ impl World {
             !versions.is_empty()
         });
     }
+}
+
+/// So many seconds after the year began, as the API writes it; within January.
+pub(super) fn time(seconds: u64) -> String {
+    let (day, hour, minute, second) = (1 + seconds / 86_400 % 31, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("2026-01-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
