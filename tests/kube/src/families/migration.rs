@@ -29,9 +29,7 @@ fn flannel_makes_the_network_at_first(cluster: &mut Cluster, report: &mut Report
 /// Pods are replaced when a person deletes them, one node at a time.
 fn a_cluster_of_both_loses_no_packet_and_is_whole(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    cluster.install(LODEN)?;
-    let by_hand = r#"{"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}"#;
-    cluster.control.kubectl(&["patch", "-n", NAMESPACE, DAEMON_SET, "-p", by_hand])?;
+    cluster.install_by_hand()?;
     cluster.replace_agent("n1")?;
     whole(cluster, "loden on n1, flannel on n2 and n3", report)?;
     cluster.replace_agent("n2")?;

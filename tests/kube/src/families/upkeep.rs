@@ -43,10 +43,7 @@ fn an_agent_that_is_killed_comes_back_and_no_packet_is_lost(cluster: &Cluster, r
 
 fn an_agents_pod_that_is_deleted_comes_back_and_no_packet_is_lost(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    let old = agent_on(cluster, "n2")?.name;
-    cluster.control.kubectl(&["delete", "pod", "-n", NAMESPACE, &old])?;
-    let new = wait_for("another pod", PATIENCE, || agent_on(cluster, "n2"))?.name;
-    cluster.rolled_out(DAEMON_SET, NAMESPACE)?;
+    let (old, new) = cluster.replace_agent("n2")?;
     report.gate("there is another pod", new != old, format!("{old} → {new}"));
     traffic.finish("the agent's pod deleted", report)
 }
