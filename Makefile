@@ -64,7 +64,7 @@ playground: ## the demo's hosts, left up for you to try things on, until you lea
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/demo playground
 
 test: ## all tests, in namespaces of their own, with and without root (TESTS=name for some)
-	@$(SETUP) rust build sandbox etcd python
+	@$(SETUP) rust build sandbox etcd python cni
 	cargo build --workspace --bins --tests
 	LODEN_BIN=$(TARGET)/debug/loden cargo test --workspace --no-fail-fast -- $(TESTS) 2>&1 | tests/support/tally
 
@@ -92,10 +92,11 @@ soak: ## break everything, again and again: the figures of docs/reliability.md (
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/soak "$(SOAK)" "$(FAMILY)"
 
 interop: ## beside a real flanneld, which it builds: a mixed mesh, takeover and back, its defects (FAMILY=one, or part of a name)
-	@$(SETUP) rust build sandbox etcd flanneld
+	@$(SETUP) rust build sandbox etcd flanneld cni
 	@tests/support/peers flanneld >/dev/null
+	@tests/support/peers flannel-cni >/dev/null
 	cargo build -p loden -p interop
-	@FLANNELD_BIN=$$(tests/support/peers flanneld) LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop flanneld "$(FAMILY)"
+	@FLANNELD_BIN=$$(tests/support/peers flanneld) FLANNEL_CNI_BIN=$$(tests/support/peers flannel-cni) LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop flanneld "$(FAMILY)"
 
 docker-test: ## beside two real Docker daemons: containers across hosts and to the outside, with loden's options (FAMILY=part of a name)
 	@$(SETUP) rust build sandbox etcd docker

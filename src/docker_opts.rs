@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::file::{self, PutError};
 
 /// dockerd's unit reads it, and whoever wants to know.
-const FILE: file::Kind = file::Kind { flag: "-d", mode: 0o644 };
+const FILE: file::Kind = file::Kind { flag: "-d", mode: 0o644, lasting: true };
 
 /// The longest subnet file that is read (bytes): more than six lines ever have.
 const LONGEST: u64 = 64 * 1024;

@@ -34,45 +34,57 @@ pub struct Kind {
     pub flag: &'static str,
     /// Who may read it, as chmod(2) has it.
     pub mode: u32,
+    /// Whether it has to outlive a power cut, which costs milliseconds.
+    pub lasting: bool,
 }
 
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Puts a file in place: into a temporary file beside it, to the disk, and over the old one by rename. A missing directory is made.
+/// Puts a file in place: into a temporary file beside it, to the disk where that is asked for, and over the old one by rename. A missing
+/// directory is made.
 ///
 /// # Errors
 /// [`PutError`]; the old file stays in force then, and nothing is left beside it.
 pub fn put(path: &Path, kind: Kind, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), PutError> {
-    let Kind { flag, mode } = kind;
+    let Kind { flag, mode, lasting } = kind;
     let failed = |step| move |source| PutError { path: path.to_owned(), flag, step, source };
     let directory = directory(path);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = directory.join(format!(".{name}.tmp"));
+    let temporary = temporary(path);
 
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed("making its directory"))?;
     // One that a crash left behind.
     let _ = fs::remove_file(&temporary);
     write_new(&temporary, mode, write)
+        .and_then(|file| if lasting { file.sync_all() } else { Ok(()) })
         .map_err(failed("writing a temporary file beside it"))
         .and_then(|()| fs::rename(&temporary, path).map_err(failed("renaming the temporary file to it")))
         .inspect_err(|_| {
             let _ = fs::remove_file(&temporary);
         })?;
-    // The rename itself is to outlive a power cut. It is done in any case, so a file system that cannot sync is no failure.
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    if lasting {
+        // The rename itself too. It is done in any case, so a file system that cannot sync is no failure.
+        let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    }
     Ok(())
+}
+
+/// Where the file is written before it takes its place: what a crash leaves behind.
+#[must_use]
+pub fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    directory(path).join(format!(".{name}.tmp"))
 }
 
 fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write_new(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+fn write_new(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     // Whatever the umask was.
     file.set_permissions(Permissions::from_mode(mode))?;
     write(&mut file)?;
-    file.sync_all()
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -83,7 +95,7 @@ mod tests {
     use super::*;
 
     fn put(path: &Path, content: &str) -> Result<(), PutError> {
-        let kind = Kind { flag: "--some-file", mode: 0o644 };
+        let kind = Kind { flag: "--some-file", mode: 0o644, lasting: true };
         super::put(path, kind, |file| file.write_all(content.as_bytes()))
     }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::file::{self, PutError};
 
 /// Nobody else's business: where all hosts are.
-const FILE: file::Kind = file::Kind { flag: "--state-file", mode: 0o600 };
+const FILE: file::Kind = file::Kind { flag: "--state-file", mode: 0o600, lasting: true };
 
 /// What the file's first line says it is. Another number is another format.
 const FORMAT: u32 = 1;

@@ -4,10 +4,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use loden::cli::{self, Invocation};
-use loden::{agent, commands, conceal, conflicts, logging, privilege, status};
+use loden::{agent, cni, commands, conceal, conflicts, logging, privilege, status};
 
 fn main() -> ExitCode {
-    let invocation = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // Before anything else: a runtime calls it for every container.
+    if cni::is_called(&arguments) {
+        return cni::main();
+    }
+    let invocation = match cli::parse(arguments, |name| std::env::var_os(name)) {
         Ok(invocation) => invocation,
         Err(error) => {
             complain(&error.to_string());
@@ -57,6 +62,8 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
             let commands::HandedOver { text, complete } = commands::handover(&options, wait)?;
             return Ok((text, if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
         }
+        Invocation::InstallCni(options) => commands::install_cni(&options)?,
+        Invocation::Cni => return Ok((String::new(), cni::main())),
         Invocation::DockerOpts(wanted) => {
             wanted.write()?;
             String::new()

@@ -44,7 +44,7 @@ use crate::cli::{Options, StoreOptions};
 use crate::conflicts::Flanneld;
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
-use crate::{status, systemd};
+use crate::{install, status, systemd};
 use board::Board;
 use room::Room;
 
@@ -92,6 +92,7 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     metrics.set_store(options.store.kind());
     let board = Board::new();
     let (say_ready, readiness) = watch::channel(Readiness::NotReady("starting".to_owned()));
+    let (say_serving, serving) = watch::channel(false);
     let mut tasks = JoinSet::new();
     if let Some(address) = options.healthz {
         tasks.spawn(http::Server::bind(address).await?.serve(readiness.clone(), Arc::clone(&metrics)));
@@ -100,8 +101,11 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     tasks.spawn(status::Server::bind(&options.subnet_file)?.serve(ask));
     let room = Room::take(&options.store, flannelds)?;
     tasks.spawn(report::answer(asked, board.clone(), options.store.clone(), store.health(), say_ready.subscribe()));
-    tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready));
+    tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready, say_serving));
     tasks.spawn(pulse(board.clone()));
+    if options.install.conf.is_some() {
+        tasks.spawn(install::keep(options.install.clone(), serving));
+    }
     if let (Store::Kube(store), StoreOptions::Kube(options)) = (&store, &options.store) {
         if options.set_network_available {
             tasks.spawn(node::keep_available(store.clone(), readiness.clone()));

@@ -74,7 +74,7 @@ pub(super) async fn keep_available(store: KubeStore, mut readiness: watch::Recei
 
 /// Puts an Event for each thing that an operator should see, once for as long as it lasts.
 pub(super) async fn note(store: KubeStore, board: Board) {
-    let mut facts = board.look();
+    let (mut facts, mut health) = (board.look(), store.health());
     let mut rng = Rng::from_entropy();
     let (mut told, mut denied) = (BTreeSet::new(), false);
     loop {
@@ -100,12 +100,13 @@ pub(super) async fn note(store: KubeStore, board: Board) {
                     denied = true;
                     told.insert(matter);
                 }
-                // It is tried again with what changes next.
+                // It is tried again with what changes next, the store's health at the latest.
                 Err(_) => break,
             }
         }
         let gone = tokio::select! {
             changed = facts.changed() => changed.is_err(),
+            changed = health.changed() => changed.is_err(),
             () = changed(lease.as_mut()) => false,
             () = other_complaints(standing.as_mut(), complaints) => {
                 sleep(rng.jitter(PAUSE)).await;

@@ -52,7 +52,7 @@ fn say(notice: Notice) {
         Notice::Rejected(key, reason) => tracing::warn!(%key, %reason, "lease rejected: it is not acted on, no other peer is touched"),
         Notice::Recovered(key) => tracing::info!(%key, "lease accepted that had been rejected"),
         Notice::OtherBackend(key, backend) => tracing::warn!(%key, ?backend, "lease of another backend ignored"),
-        Notice::Stray(key) => tracing::warn!(key, "key names no subnet: ignored"),
+        Notice::Stray(key) => tracing::warn!(what = key, "nobody's lease: ignored"),
         Notice::Held { missing, of, until } => tracing::error!(
             missing,
             of,

@@ -17,12 +17,14 @@ use crate::metrics::{LeaseEnd, Metrics};
 use crate::systemd;
 
 /// Keeps readiness, systemd's status line and the metrics current. Ready means: the lease is held, and the kernel holds
-/// what it should. That the store does not answer is no reason by itself: nothing is lost by it.
+/// what it should. That the store does not answer is no reason by itself: nothing is lost by it. `serving` becomes true once
+/// containers may start.
 pub(super) async fn watch_readiness(
     board: Board,
     mut health: watch::Receiver<Health>,
     metrics: Arc<Metrics>,
     say: watch::Sender<Readiness>,
+    serving: watch::Sender<bool>,
 ) {
     let mut facts = board.look();
     let mut told_ready = false;
@@ -45,6 +47,7 @@ pub(super) async fn watch_readiness(
         }
         if !told_ready && (readiness.is_ready() || serves(&now, lease_now.as_ref(), standing_now.as_ref())) {
             systemd::ready();
+            serving.send_replace(true);
             told_ready = true;
         }
         say.send_if_modified(|before| {

@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use overlay::Guard;
 
 use crate::docker_opts::DockerOpts;
+use crate::install::InstallOptions;
 
+use super::InstallCniOptions;
 use super::endpoint::{Endpoints, EtcdPrefix};
 use super::values::{
     IfaceSelector, RenewMargin, Secret, StateFile, go_bool, ip, pattern, port, public_ipv4, public_ipv6, route_table, rule_priority,
@@ -17,8 +19,8 @@ use super::values::{
 };
 
 /// The heading of the flags that a subcommand other than `agent` takes, but has no use for.
-pub(super) const AGENT_ONLY: [&str; 6] =
-    ["Lease and files", "Guard against mass removals", "Routes", "Filter", "Health", "Accepted without effect"];
+pub(super) const AGENT_ONLY: [&str; 7] =
+    ["Lease and files", "Guard against mass removals", "Routes", "Filter", "Health", "CNI", "Accepted without effect"];
 
 const AFTER_HELP: &str = "\
 Flags are written as flanneld takes them: -flag or --flag, with =VALUE or a VALUE after it; a boolean stands alone or takes =true or =false.
@@ -55,6 +57,11 @@ pub(super) enum Command {
     Cleanup(Box<CleanupFlags>),
     /// Write the subnet file as options for dockerd, as flannel's mk-docker-opts.sh does.
     DockerOpts(DockerOptsFlags),
+    /// Install the CNI plugin flannel, and its configuration once this host has a subnet.
+    #[command(after_help = AFTER_HELP)]
+    InstallCni(InstallFlags),
+    /// Be the CNI plugin flannel, as under that name: reads CNI's variables and standard input.
+    Cni,
     /// Print the version.
     Version,
 }
@@ -81,6 +88,8 @@ pub(super) struct AgentFlags {
     #[command(flatten)]
     pub(super) logging: LoggingFlags,
     #[command(flatten)]
+    pub(super) install: InstallByAgentFlags,
+    #[command(flatten)]
     pub(super) idle: IdleFlags,
 }
 
@@ -95,6 +104,66 @@ pub(super) struct CleanupFlags {
     pub(super) wait: u64,
     #[command(flatten)]
     pub(super) agent: AgentFlags,
+}
+
+/// What the agent installs besides.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "CNI")]
+pub(super) struct InstallByAgentFlags {
+    /// Install the CNI plugin flannel, and with the first subnet this configuration list, and keep both
+    #[arg(long, value_name = "FILE")]
+    pub(super) install_cni_conf: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) cni: CniFlags,
+}
+
+impl From<InstallByAgentFlags> for InstallOptions {
+    fn from(flags: InstallByAgentFlags) -> Self {
+        let InstallByAgentFlags { install_cni_conf, cni: CniFlags { cni_conf_dir, cni_bin_dir } } = flags;
+        Self { conf: install_cni_conf, conf_dir: cni_conf_dir, bin_dir: cni_bin_dir }
+    }
+}
+
+/// Where container runtimes look.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "CNI")]
+pub(super) struct CniFlags {
+    /// Where container runtimes look for CNI configurations
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/cni/net.d")]
+    pub(super) cni_conf_dir: PathBuf,
+    /// Where they look for CNI plugins
+    #[arg(long, value_name = "FOLDER", default_value = "/opt/cni/bin")]
+    pub(super) cni_bin_dir: PathBuf,
+}
+
+/// What `install-cni` takes.
+#[derive(Debug, Args)]
+pub(super) struct InstallFlags {
+    /// The configuration list to install, as 10-flannel.conflist
+    #[arg(long, value_name = "FILE", default_value = "/etc/kube-flannel/cni-conf.json")]
+    pub(super) cni_conf: PathBuf,
+    /// The agent's subnet file: before it is there, no configuration is installed
+    #[arg(long, value_name = "FILE", default_value = SUBNET_FILE, value_parser = subnet_file)]
+    pub(super) subnet_file: PathBuf,
+    /// Install the plugin and no configuration
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool)]
+    pub(super) plugin_only: bool,
+    /// Stay: wait for the subnet file, follow the configuration, put back what somebody edits or removes
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool)]
+    pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) cni: CniFlags,
+    #[command(flatten)]
+    pub(super) logging: LoggingFlags,
+}
+
+impl From<InstallFlags> for InstallCniOptions {
+    fn from(flags: InstallFlags) -> Self {
+        let InstallFlags { cni_conf, subnet_file, plugin_only, watch, cni, logging } = flags;
+        let CniFlags { cni_conf_dir, cni_bin_dir } = cni;
+        let what = InstallOptions { conf: (!plugin_only).then_some(cni_conf), conf_dir: cni_conf_dir, bin_dir: cni_bin_dir };
+        Self { what, subnet_file, watch, verbosity: logging.verbosity }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,7 @@ pub use page::flag_tables;
 pub use values::{IfaceSelector, Secret, ValueError};
 
 use crate::docker_opts::DockerOpts;
+use crate::install::InstallOptions;
 use flags::{Cli, Command};
 
 /// The exit code of a command line that cannot be used.
@@ -48,6 +49,10 @@ pub enum Invocation {
     Release(Box<Options>),
     /// Remove what is ours from the kernel; or, for a handover to flanneld, what that does not manage, waiting for so long.
     Cleanup(Box<Options>, Option<Duration>),
+    /// Install the CNI plugin and its configuration.
+    InstallCni(InstallCniOptions),
+    /// Be the CNI plugin.
+    Cni,
     /// Write options for dockerd.
     DockerOpts(DockerOpts),
     /// Print the version to stdout and exit 0.
@@ -63,6 +68,19 @@ pub struct StatusOptions {
     pub subnet_file: PathBuf,
     /// Whether the report is wanted as JSON.
     pub json: bool,
+}
+
+/// What `install-cni` is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallCniOptions {
+    /// What is installed where.
+    pub what: InstallOptions,
+    /// The agent's subnet file.
+    pub subnet_file: PathBuf,
+    /// Whether to stay and keep it.
+    pub watch: bool,
+    /// How much is logged.
+    pub verbosity: i32,
 }
 
 /// The command line cannot be used. Its text is one line; the exit code is [`EXIT_USAGE`].
@@ -112,7 +130,7 @@ pub fn parse(
     match name.as_str() {
         "" => {
             return Err(UsageError::new(
-                "a command is wanted: agent, status, plan, release, cleanup, docker-opts or version; see loden --help",
+                "a command is wanted: agent, status, plan, release, cleanup, docker-opts, install-cni, cni or version; see loden --help",
             ));
         }
         "-version" | "--version" | "version" if words.is_empty() => return Ok(Invocation::Version),
@@ -183,6 +201,12 @@ fn invocation(command: Command, given: &[Given], environment: impl Fn(&str) -> O
         }
         Command::Status(flags::StatusFlags { subnet_file, json }) => Invocation::Status(StatusOptions { subnet_file, json }),
         Command::DockerOpts(flags) => Invocation::DockerOpts(flags.into()),
+        Command::InstallCni(flags) if flags.logging.version => Invocation::Version,
+        Command::InstallCni(flags) if flags.plugin_only && flags.watch => {
+            return Err(UsageError::new("--watch keeps the configuration too: leave --plugin-only away"));
+        }
+        Command::InstallCni(flags) => Invocation::InstallCni(flags.into()),
+        Command::Cni => Invocation::Cni,
         Command::Version => Invocation::Version,
     })
 }
@@ -225,7 +249,8 @@ fn program(as_flanneld: bool) -> clap::Command {
         program = program.mut_subcommand(name, |command| {
             command.mut_args(|arg| {
                 let needless = arg.get_help_heading().is_some_and(|heading| flags::AGENT_ONLY.contains(&heading));
-                let hide = needless && arg.get_id() != "subnet_file";
+                let used = arg.get_id() == "subnet_file" || name == "cleanup" && arg.get_id().as_str().starts_with("cni_");
+                let hide = needless && !used;
                 arg.hide(hide)
             })
         });
@@ -247,7 +272,7 @@ fn specs(command: &clap::Command) -> Vec<FlagSpec> {
             repeatable: matches!(arg.get_action(), ArgAction::Append),
             unset_by_empty: arg.get_default_values().is_empty() && !boolean,
             // A variable that asks for help, or for a way to do things once, would only surprise.
-            from_environment: !help && !matches!(name.as_str(), "version" | "json" | "handover" | "wait"),
+            from_environment: !help && !matches!(name.as_str(), "version" | "json" | "handover" | "wait" | "plugin-only" | "watch"),
             name,
         })
     };

@@ -10,6 +10,8 @@ use std::time::Duration;
 use lease::Denied;
 use overlay::{Guard, RouteTable};
 
+use crate::install::InstallOptions;
+
 use super::endpoint::{Endpoint, EtcdPrefix};
 use super::flags::{
     AgentFlags, EtcdFlags, FilterFlags, GuardFlags, HealthFlags, InterfaceFlags, LeaseFlags, LoggingFlags, RouteFlags, SUBNET_FILE,
@@ -49,6 +51,8 @@ pub struct Options {
     pub notrack: bool,
     /// Where health and metrics are served; none when that is off.
     pub healthz: Option<SocketAddr>,
+    /// What is installed for container runtimes: nothing without a configuration.
+    pub install: InstallOptions,
     /// How much is logged, as klog counts: see [`crate::logging`].
     pub verbosity: i32,
     /// The flags that were given and have no effect: for one warning at the start.
@@ -218,7 +222,7 @@ impl PasswordSource {
 impl Options {
     /// What the flags come to. `given` are those that somebody gave, by flag or variable.
     pub(super) fn of(flags: AgentFlags, given: &[Given], environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, OptionsError> {
-        let AgentFlags { etcd, kube, interface, lease, guard, routes, filter, health, logging, idle } = flags;
+        let AgentFlags { etcd, kube, interface, lease, guard, routes, filter, health, logging, install, idle } = flags;
         let InterfaceFlags { iface, iface_regex, iface_can_reach, public_ip, public_ipv6 } = interface;
         let LeaseFlags { subnet_file, subnet_lease_renew_margin, state_file } = lease;
         let HealthFlags { healthz_ip, healthz_port } = health;
@@ -255,6 +259,7 @@ impl Options {
             vxlan_peers_only,
             notrack,
             healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_ip, healthz_port)),
+            install: install.into(),
             verbosity,
             without_effect,
         })

@@ -7,7 +7,7 @@ use super::gosyntax::variable_of;
 use super::program;
 
 /// Flags that flanneld does not have.
-const OURS: [&str; 9] = [
+const OURS: [&str; 12] = [
     "etcd-password-file",
     "state-file",
     "mass-removal-percent",
@@ -17,6 +17,9 @@ const OURS: [&str; 9] = [
     "route-rule-priority",
     "vxlan-peers-only",
     "notrack",
+    "install-cni-conf",
+    "cni-conf-dir",
+    "cni-bin-dir",
 ];
 
 /// What is not as flanneld has it, or not to be seen from the flag's help.

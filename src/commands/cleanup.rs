@@ -1,6 +1,6 @@
 //! `loden cleanup`: removes what is ours from this host, and nothing else: the VTEP with all that hangs on it, other routes and
-//! rules, the filter tables and our rules in others' chains, the subnet file, the status socket and the last state. The lease
-//! stays (`loden release` gives it back), and so does forwarding, which others may need.
+//! rules, the filter tables and our rules in others' chains, the subnet file, the status socket, the last state, and the CNI plugin with
+//! its configuration. The lease stays (`loden release` gives it back), and so does forwarding, which others may need.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -14,6 +14,7 @@ use super::vteps::{flannel_devices, is_ours, look};
 use crate::agent::take_network;
 use crate::cli::Options;
 use crate::conflicts::{self, LiveFlanneld};
+use crate::install;
 use crate::status;
 
 /// Removes all that is ours and says what was done, a line each.
@@ -55,6 +56,9 @@ pub fn cleanup(options: &Options) -> anyhow::Result<String> {
         let socket = status::socket_path(&options.subnet_file);
         for path in [Some(options.subnet_file.clone()), Some(socket), options.state_file.clone()].into_iter().flatten() {
             remove(&path, &mut out)?;
+        }
+        for line in install::remove(&options.install)? {
+            writeln!(out, "{line}")?;
         }
         if out.is_empty() {
             out.push_str("# nothing of ours is here\n");

@@ -3,6 +3,7 @@
 mod cleanup;
 mod filters;
 mod handover;
+mod install_cni;
 mod plan;
 mod release;
 mod vteps;
@@ -19,6 +20,7 @@ use crate::subnet_env::Remembered;
 
 pub use cleanup::cleanup;
 pub use handover::{HandedOver, handover};
+pub use install_cni::install_cni;
 pub use plan::plan;
 pub use release::release;
 

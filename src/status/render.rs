@@ -77,7 +77,11 @@ fn problems(report: &Report, out: &mut Lines) {
         out.problem(&format!("{} more records are rejected", report.rejected.len() - LINES_SHOWN), Some("--json has them all"));
     }
     if report.stray_keys > 0 {
-        out.problem(&format!("{} keys beside the leases name no subnet, and are ignored", report.stray_keys), None);
+        let what = match report.store.kind {
+            StoreKind::Etcd => "keys beside the leases name no subnet, and are ignored",
+            StoreKind::Kubernetes => "Nodes are no peers, by their podCIDRs: the log names them",
+        };
+        out.problem(&format!("{} {what}", report.stray_keys), None);
     }
     for warning in &report.warnings {
         out.problem(warning, None);

@@ -38,7 +38,7 @@ pub struct Report {
     pub peers: Vec<Peer>,
     /// Lease records that are not used.
     pub rejected: Vec<Rejected>,
-    /// How many keys beside the leases name no subnet.
+    /// How many keys beside the leases name no subnet; in Kubernetes, how many Nodes have podCIDRs that make no lease.
     pub stray_keys: u64,
     /// The last repairs, newest first.
     pub heals: Vec<Heal>,

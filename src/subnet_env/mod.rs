@@ -1,17 +1,21 @@
 //! The subnet file: what CNI and Docker read to know this host's subnet.
 //!
 //! Written byte for byte as flanneld writes it ([`SubnetEnv::render`]), atomically, and kept in place against
-//! whoever removes or edits it ([`SubnetFile`]). Read back at the start for the subnet that this host had
-//! ([`Remembered`]); what cannot be read there is a warning, never a failure.
+//! whoever removes or edits it ([`SubnetFile`]). Read back in two ways: at the agent's start for the subnet that this host had
+//! ([`Remembered`]), where what cannot be read is a warning, never a failure; and by the CNI plugin, which wants all of it or
+//! nothing ([`SubnetEnv::read`]).
 
+mod read;
+mod remembered;
 mod watch;
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::path::Path;
 
 use lease::{Family, LeaseKey, Mtu, NetworkConfig, Pool, Subnet};
 
+pub use read::{ReadError, Unusable};
+pub use remembered::Remembered;
 pub use watch::{Disturbance, Harm, SubnetFile};
 
 /// What the file says.
@@ -71,66 +75,13 @@ impl SubnetEnv {
     }
 }
 
-fn line(text: &mut String, key: &str, value: &impl std::fmt::Display) {
-    // Writing to a String does not fail.
-    let _ = writeln!(text, "{key}={value}");
-}
-
-/// What an earlier run wrote, as far as it can be read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Remembered {
-    /// The IPv4 network it was for.
-    pub network: Option<Subnet>,
-    /// The IPv4 subnet that this host had.
-    pub subnet: Option<Subnet>,
-    /// The IPv6 network it was for.
-    pub ipv6_network: Option<Subnet>,
-    /// The IPv6 subnet that this host had.
-    pub ipv6_subnet: Option<Subnet>,
-    /// What could not be read, for the log.
-    pub warnings: Vec<String>,
-}
-
-impl Remembered {
-    /// What the file's text says. Lines that are not known are passed over.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let mut found = Self::default();
-        for line in text.lines() {
-            let line = line.trim();
-            let Some((key, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else { continue };
-            let key = key.trim();
-            let (slot, ipv4) = match key {
-                NETWORK => (&mut found.network, true),
-                SUBNET => (&mut found.subnet, true),
-                IPV6_NETWORK => (&mut found.ipv6_network, false),
-                IPV6_SUBNET => (&mut found.ipv6_subnet, false),
-                _ => continue,
-            };
-            let value = value.trim().trim_matches(['"', '\'']);
-            *slot = subnet_around(value).filter(|subnet| subnet.is_ipv4() == ipv4);
-            if slot.is_none() {
-                found.warnings.push(format!("{key} is {value:?}, which is no subnet of its family"));
-            }
-        }
-        found
-    }
-
-    /// What the file at `path` says. A file that is not there says nothing, and that is no warning.
-    #[must_use]
-    pub fn read(path: &Path) -> Self {
-        match watch::read(path) {
-            Ok(Some(text)) => Self::parse(&text),
-            Ok(None) => Self::default(),
-            Err(error) => Self { warnings: vec![format!("cannot read it: {error}")], ..Self::default() },
-        }
-    }
-
-    /// The lease that this host had.
-    #[must_use]
-    pub fn key(&self) -> Option<LeaseKey> {
-        LeaseKey::new(self.subnet, self.ipv6_subnet)
-    }
+/// The file's lines as names with their values. What is none is passed over.
+fn values(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let line = line.trim();
+        let (key, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        Some((key.trim(), value.trim().trim_matches(['"', '\''])))
+    })
 }
 
 /// The subnet of `10.5.52.1/24`: the file carries an address within it.
@@ -140,8 +91,15 @@ fn subnet_around(text: &str) -> Option<Subnet> {
     Subnet::containing(address, len.parse().ok()?).ok()
 }
 
+fn line(text: &mut String, key: &str, value: &impl std::fmt::Display) {
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "{key}={value}");
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn golden() -> Vec<(String, String)> {
@@ -176,26 +134,5 @@ mod tests {
             assert_eq!(env.render(), text, "{name}");
             assert!(read.key().is_some(), "{name}");
         }
-    }
-
-    #[test]
-    fn a_malformed_file_is_a_warning_and_the_rest_of_it_is_used() {
-        let read = Remembered::parse(
-            "junk\n# FLANNEL_SUBNET=1\nFLANNEL_NETWORK=10.5.0.0/99\nexport FLANNEL_SUBNET=\"10.5.3.1/24\"\r\nFLANNEL_IPV6_SUBNET\u{b}=10.5.4.1/24\n",
-        );
-        assert_eq!((read.network, read.ipv6_subnet), (None, None));
-        assert_eq!(read.key().unwrap().to_string(), "10.5.3.0-24");
-        assert_eq!(read.warnings.len(), 2, "{:?}", read.warnings);
-        assert!(!read.warnings.concat().contains(char::is_control), "{:?}", read.warnings);
-    }
-
-    #[test]
-    fn what_is_no_file_or_no_text_is_a_warning_and_a_missing_file_is_none() {
-        let directory = tempfile::tempdir().unwrap();
-        assert_eq!(Remembered::read(&directory.path().join("none")), Remembered::default());
-        assert_eq!(Remembered::read(directory.path()).warnings.len(), 1);
-        let path = directory.path().join("binary");
-        std::fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert_eq!(Remembered::read(&path).warnings.len(), 1);
     }
 }

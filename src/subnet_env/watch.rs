@@ -4,34 +4,20 @@
 //! inotify does not tell (a file system mounted over it). Against somebody who keeps undoing it, reports come ever
 //! slower: never a busy loop.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use futures_util::StreamExt;
-use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::file::{self, PutError};
+use crate::hints::{AUDIT, Hints, SETTLE};
+use crate::pace::Pace;
 
 /// Everybody may read it: CNI plugins and Docker's scripts do.
-const FILE: file::Kind = file::Kind { flag: "--subnet-file", mode: 0o644 };
-/// How often to look without a hint.
-const AUDIT: Duration = Duration::from_secs(30);
-/// How long a writer is left to finish after a hint; also what bounds the looks that a flood of hints causes.
-const SETTLE: Duration = Duration::from_millis(10);
+const FILE: file::Kind = file::Kind { flag: "--subnet-file", mode: 0o644, lasting: true };
 /// More than the file ever holds (bytes): six lines of about 50.
 const MOST: u64 = 64 * 1024;
-/// The delay before the second report of a series, and before the tenth and all later ones.
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LAST_DELAY: Duration = Duration::from_secs(30);
-/// What stays right for so long beyond the delay has one change less to its account.
-const FORGIVEN_AFTER: Duration = Duration::from_millis(500);
-/// A report that comes so long after the one before begins a new series.
-const CALM: Duration = Duration::from_secs(120);
-const _: () = assert!(CALM.as_secs() > 2 * LAST_DELAY.as_secs());
 
 /// Somebody undid the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +42,7 @@ pub enum Harm {
 pub struct SubnetFile {
     path: PathBuf,
     wanted: Option<String>,
-    hints: Option<EventStream<[u8; 4096]>>,
-    watched: Option<WatchDescriptor>,
+    hints: Hints,
     pace: Pace,
     /// Whether the last attempt to write it failed.
     failed: bool,
@@ -69,11 +54,8 @@ impl SubnetFile {
     /// Without inotify (its instances used up) the file is looked at every half minute only; the error says so.
     #[must_use]
     pub fn new(path: PathBuf) -> (Self, Option<io::Error>) {
-        let (hints, error) = match Inotify::init().and_then(|inotify| inotify.into_event_stream([0; 4096])) {
-            Ok(hints) => (Some(hints), None),
-            Err(error) => (None, Some(error)),
-        };
-        (Self { path, wanted: None, hints, watched: None, pace: Pace::default(), failed: false }, error)
+        let (hints, error) = Hints::of(&[&path]);
+        (Self { path, wanted: None, hints, pace: Pace::default(), failed: false }, error)
     }
 
     /// Makes the file say `content`. Returns whether it had to be written.
@@ -108,7 +90,7 @@ impl SubnetFile {
     /// Cancel safe: what happens in between is seen by the next call.
     pub async fn changed(&mut self) -> Disturbance {
         loop {
-            self.arm();
+            self.hints.arm();
             let Some(wanted) = &self.wanted else { return std::future::pending().await };
             if harm(&self.path, wanted).is_some() {
                 sleep_until(self.pace.next()).await;
@@ -118,42 +100,11 @@ impl SubnetFile {
                 }
             }
             tokio::select! {
-                () = hint(&mut self.hints, self.path.file_name()) => sleep(SETTLE).await,
+                () = self.hints.next(self.path.file_name()) => sleep(SETTLE).await,
                 () = sleep(AUDIT) => {}
             }
         }
     }
-
-    /// Watches the directory that now stands at the path. Asking again for the same one changes nothing in the kernel.
-    fn arm(&mut self) {
-        let Some(hints) = &self.hints else { return };
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVE | WatchMask::DELETE | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF;
-        let mut watches = hints.watches();
-        let now = watches.add(directory, mask | WatchMask::ONLYDIR).ok();
-        if let Some(old) = self.watched.take().filter(|old| Some(old) != now.as_ref()) {
-            // One whose directory is gone has been removed by the kernel.
-            let _ = watches.remove(old);
-        }
-        self.watched = now;
-    }
-}
-
-/// Waits for something that may concern the file `name`.
-async fn hint(hints: &mut Option<EventStream<[u8; 4096]>>, name: Option<&OsStr>) {
-    while let Some(stream) = hints {
-        match stream.next().await {
-            // What has no name concerns the directory, or says that events were lost.
-            Some(Ok(event)) if event.name.is_none() || event.name.as_deref() == name => return,
-            Some(Ok(_)) => {}
-            // A stream that fails once would fail at once again: from here on the regular look has to do.
-            Some(Err(_)) | None => *hints = None,
-        }
-    }
-    std::future::pending().await
 }
 
 fn harm(path: &Path, wanted: &str) -> Option<Harm> {
@@ -179,38 +130,10 @@ pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// How soon the next report may follow.
-#[derive(Debug, Default)]
-struct Pace {
-    last: Option<Instant>,
-    delay: Duration,
-    in_a_row: u32,
-}
-
-impl Pace {
-    fn next(&self) -> Instant {
-        self.last.map_or_else(Instant::now, |last| last + self.delay)
-    }
-
-    fn report(&mut self, now: Instant) -> u32 {
-        let calm = self.last.is_none_or(|last| now.saturating_duration_since(last) > CALM);
-        if calm {
-            *self = Self::default();
-        }
-        // Each calm moment beyond the delay takes back one doubling: undone now and then is no fight.
-        let quiet = now.saturating_duration_since(self.next()).as_millis() / FORGIVEN_AFTER.as_millis();
-        let forgiven = u32::try_from(quiet).unwrap_or(u32::MAX).min(self.in_a_row);
-        let delay = self.delay / 2_u32.saturating_pow(forgiven) * 2;
-        self.delay = delay.clamp(FIRST_DELAY, LAST_DELAY);
-        self.in_a_row = (self.in_a_row - forgiven).saturating_add(1);
-        self.last = Some(now);
-        self.in_a_row
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use tokio::time::timeout;
 
@@ -273,31 +196,5 @@ mod tests {
         fs::write(&path, "a=1\n").unwrap();
         fs::write(root.path().join("other"), "").unwrap();
         assert!(timeout(SETTLE * 20, file.changed()).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_fight_is_told_ever_later_and_calm_ends_it() {
-        let mut pace = Pace::default();
-        let mut delays = Vec::new();
-        for turn in 1..=12 {
-            let before = Instant::now();
-            sleep_until(pace.next()).await;
-            delays.push(before.elapsed());
-            assert_eq!(pace.report(Instant::now()), turn);
-        }
-        assert!(delays.is_sorted(), "{delays:?}");
-        assert!(delays.iter().take(1).all(Duration::is_zero) && delays.last() == Some(&LAST_DELAY), "{delays:?}");
-        sleep(CALM * 2).await;
-        assert_eq!(pace.report(Instant::now()), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_changed_now_and_then_is_told_at_once() {
-        let mut pace = Pace::default();
-        for _ in 0..20 {
-            assert!(pace.next() <= Instant::now(), "{pace:?}");
-            assert!(pace.report(Instant::now()) < 3, "{pace:?}");
-            sleep(FORGIVEN_AFTER * 2).await;
-        }
     }
 }

@@ -91,7 +91,7 @@ fn every_bad_record_is_named_with_its_reason_in_log_status_and_metrics_and_touch
     member.wait_metric("loden_rejected_records", f64::from(u32::try_from(bad.len())?))?;
     member.wait_metric("loden_stray_keys", 6.0)?;
     member.wait_metric("loden_peers", 4.0)?;
-    member.wait_log(&["key names no subnet", "10.5.240.1-24"])?;
+    member.wait_log(&["nobody's lease", "10.5.240.1-24"])?;
     ensure!(bad.len() > 10 && member.log_lines(&["many odd leases"]) == 1, "{}", member.agent.log());
     let touched: Vec<_> =
         monitor.so_far()?.into_iter().filter(|line| !line.contains("10.5.204.0") && !line.contains("02:00:00:00:00:cc")).collect();

@@ -218,3 +218,77 @@ fn a_kubeconfig_with_a_token_opens_the_way() -> Result<()> {
     ensure!(!member.agent.log_contains("sesame"));
     Ok(())
 }
+
+#[test]
+fn nodes_that_come_and_go_and_come_again_end_as_what_is_there() -> Result<()> {
+    let cluster = Cluster::new(CONFIG)?;
+    let member = cluster.member("n1", &["10.244.1.0/24"])?;
+    for round in 0..20 {
+        for number in 201..=205 {
+            flannels_node(&cluster, number)?;
+        }
+        for number in (201..=205).filter(|number| round < 19 || number % 2 == 0) {
+            cluster.api.delete_node(&format!("f{number}"))?;
+        }
+    }
+    let there = ["10.244.201.0/24", "10.244.203.0/24", "10.244.205.0/24"];
+    wait_held(&member.host, VTEP, &there, &["10.244.202.0", "10.244.204.0"])
+}
+
+#[test]
+fn somebody_who_keeps_editing_our_annotations_is_fought_with_patience_and_told_of() -> Result<()> {
+    let cluster = Cluster::new(CONFIG)?;
+    let member = cluster.member("n1", &["10.244.1.0/24"])?;
+    let identity = member.vtep_identity()?;
+    let before = cluster.api.revision();
+    let edits = std::cell::Cell::new(0_u64);
+    wait_for("the fight to be told of", PATIENCE, || {
+        // Whoever it is does it again as soon as it is put right.
+        if cluster.annotation("n1", "public-ip")?.as_deref() == Some("192.168.77.1") {
+            cluster.annotate("n1", &[("public-ip", "192.168.77.99")])?;
+            edits.set(edits.get() + 1);
+        }
+        let (_, body) = member.agent.get("/readyz")?;
+        ensure!(body.contains("in a row") && edits.get() > 4, "{body}");
+        Ok(())
+    })?;
+    let writes = cluster.api.revision() - before;
+    ensure!(writes < 40, "{writes} writes");
+    cluster.wait_annotation("n1", "public-ip", "192.168.77.1")?;
+    member.wait_status("that all is well", |status| status["ready"] == true)?;
+    ensure!(member.vtep_identity()? == identity, "the VTEP has changed");
+    Ok(())
+}
+
+#[test]
+fn a_condition_that_is_set_otherwise_is_set_right_when_the_api_server_comes_back() -> Result<()> {
+    let mut cluster = Cluster::new(CONFIG)?;
+    let member = cluster.member("n1", &["10.244.1.0/24"])?;
+    let available = |cluster: &Cluster| {
+        wait_for("the condition to be False", PATIENCE, || {
+            let condition = cluster.condition("n1", "NetworkUnavailable")?;
+            ensure!(condition["status"] == "False", "{condition:#}");
+            Ok(())
+        })
+    };
+    available(&cluster)?;
+    cluster.api.set_condition("n1", &json!({ "type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated" }))?;
+    cluster.api.stop();
+    member.wait_status("that the store is down", |status| status["store"]["state"] == "down")?;
+    cluster.api.start()?;
+    available(&cluster)
+}
+
+#[test]
+fn a_condition_that_is_not_ours_to_set_is_left_alone() -> Result<()> {
+    let cluster = Cluster::new(CONFIG)?;
+    cluster.api.put_node("n1", &["10.244.1.0/24"])?;
+    let options = cluster.options("n1")?.args(["--set-node-network-unavailable=false"]);
+    let mut member = Member::on(cluster.lab.host("n1")?, options)?;
+    member.agent.wait_ready(PATIENCE)?;
+    // A second Node's agent, which may, has set its own by the time that it is told of.
+    let _other = cluster.member("n2", &["10.244.2.0/24"])?;
+    wait_for("n2's condition", PATIENCE, || cluster.condition("n2", "NetworkUnavailable").map(drop))?;
+    ensure!(cluster.condition("n1", "NetworkUnavailable").is_err());
+    Ok(())
+}

@@ -13,6 +13,7 @@ mod forward;
 mod handover;
 mod healing;
 mod kube;
+mod kube_cni;
 mod kube_faults;
 mod last_state;
 mod leases;

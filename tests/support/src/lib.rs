@@ -30,6 +30,7 @@
 mod agent;
 mod agent_options;
 mod apiserver;
+mod cni;
 mod container;
 mod etcd;
 mod etcd_cluster;
@@ -60,6 +61,7 @@ pub mod world;
 pub use agent::Agent;
 pub use agent_options::AgentOptions;
 pub use apiserver::ApiServer;
+pub use cni::{CniBin, CniCall, CniCase, Rendered};
 pub use container::Container;
 pub use etcd::{Etcd, EtcdOptions, TlsFiles};
 pub use etcd_cluster::EtcdCluster;

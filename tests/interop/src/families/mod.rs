@@ -1,5 +1,6 @@
 //! The families of cases.
 
+mod cni;
 mod defects;
 mod direct;
 mod docker;
@@ -28,6 +29,7 @@ pub const FLANNELD: &[Family<Agents>] = &[
     Family { name: "direct", stage: Agents::with_flanneld, cases: direct::CASES },
     Family { name: "filter", stage: Agents::with_flanneld, cases: filter::CASES },
     Family { name: "matrix", stage: Agents::with_flanneld, cases: matrix::CASES },
+    Family { name: "cni", stage: Agents::with_flanneld, cases: cni::CASES },
 ];
 
 /// Those beside a real Docker.

@@ -79,6 +79,15 @@ impl ApiServer {
         self.shared.change(|world| world.patch(name, &patch, Form::Strategic, true)).map(drop).map_err(said)
     }
 
+    /// Puts a condition of a Node, as a cloud's controller does.
+    ///
+    /// # Errors
+    /// When the Node is not there.
+    pub fn set_condition(&self, name: &str, condition: &Value) -> Result<()> {
+        let patch = json!({ "status": { "conditions": [condition] } });
+        self.shared.change(|world| world.patch(name, &patch, Form::Strategic, true)).map(drop).map_err(said)
+    }
+
     /// Deletes a Node.
     ///
     /// # Errors

@@ -1,0 +1,70 @@
+//! The agent that installs CNI's files: the configuration comes with the network, is kept right, and stays.
+
+use anyhow::{Context, Result, ensure};
+use testkit::world::{Member, PATIENCE, SUBNET_FILE, write};
+use testkit::{Host, wait_for};
+
+use crate::cluster::{CONFIG, Cluster};
+
+const CONFLIST: &str =
+    r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[{"type":"flannel","delegate":{"hairpinMode":true,"isDefaultGateway":true}}]}"#;
+const SOURCE: &str = "/run/cni-conf.json";
+const INSTALLED: &str = "/run/net.d/10-flannel.conflist";
+const PLUGIN: &str = "/run/bin/flannel";
+
+fn is_there(host: &Host, path: &str) -> bool {
+    host.run(&["test", "-e", path]).is_ok()
+}
+
+fn wait_installed(host: &Host) -> Result<()> {
+    wait_for("the configuration to be installed", PATIENCE, || {
+        let text = host.read(INSTALLED)?;
+        ensure!(text.trim() == CONFLIST, "{text}");
+        Ok(())
+    })
+}
+
+#[test]
+fn runtimes_get_their_configuration_with_the_network_and_keep_it_after_the_agent() -> Result<()> {
+    let cluster = Cluster::new(CONFIG)?;
+    cluster.api.put_node("n1", &[])?;
+    let host = cluster.lab.host("n1")?;
+    write(&host, SOURCE, CONFLIST)?;
+    host.run(&["mkdir", "/run/bin", "/run/net.d"])?;
+    let flags = ["--install-cni-conf", SOURCE, "--cni-conf-dir=/run/net.d", "--cni-bin-dir=/run/bin"];
+    let mut member = Member::on(host, cluster.options("n1")?.args(flags))?;
+    member.wait_unready_for(&["podCIDR"])?;
+    wait_for("the plugin to be installed", PATIENCE, || {
+        ensure!(is_there(&member.host, PLUGIN));
+        Ok(())
+    })?;
+    ensure!(!is_there(&member.host, INSTALLED), "pods would get no address");
+    cluster.api.patch("n1", &serde_json::json!({ "spec": { "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"] } }))?;
+    wait_installed(&member.host)?;
+    ensure!(is_there(&member.host, SUBNET_FILE), "the subnet file comes first");
+    member.host.run(&["rm", INSTALLED])?;
+    wait_installed(&member.host)?;
+    member.agent.wait_ready(PATIENCE)?;
+    member.agent.terminate()?;
+    ensure!(is_there(&member.host, INSTALLED) && is_there(&member.host, PLUGIN), "what containers need went with the agent");
+    Ok(())
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_does_not_keep_a_nodes_pods_from_starting() -> Result<()> {
+    // A host-gw peer off the link: readiness says so for good.
+    let cluster = Cluster::new(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#)?;
+    cluster.api.put_node("far", &["10.244.9.0/24"])?;
+    cluster.annotate(
+        "far",
+        &[("kube-subnet-manager", "true"), ("backend-type", "host-gw"), ("backend-data", "null"), ("public-ip", "203.0.113.9")],
+    )?;
+    cluster.api.put_node("n1", &["10.244.1.0/24"])?;
+    let host = cluster.lab.host("n1")?;
+    write(&host, SOURCE, CONFLIST)?;
+    host.run(&["mkdir", "/run/bin", "/run/net.d"]).context("no folders")?;
+    let flags = ["--install-cni-conf", SOURCE, "--cni-conf-dir=/run/net.d", "--cni-bin-dir=/run/bin"];
+    let member = Member::on(host, cluster.options("n1")?.args(flags))?;
+    wait_installed(&member.host)?;
+    member.wait_unready().map(drop)
+}
