@@ -32,6 +32,14 @@ fn net_conf(families: usize) -> &'static str {
 }
 
 impl Agent {
+    /// What its program is called.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Flannel => "flanneld",
+            Self::Loden(_) => "loden",
+        }
+    }
+
     /// `kubectl apply`, as a person would.
     pub(crate) fn install(self, control: &Control, parts: &Parts, families: usize) -> Result<()> {
         match self {

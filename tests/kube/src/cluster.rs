@@ -129,6 +129,14 @@ impl Cluster {
         Ok((old, new))
     }
 
+    /// What each Node says of its network: name, subnets, and flannel's annotations.
+    pub(crate) fn leases(&self) -> Result<String> {
+        let annotations =
+            ["public-ip", "backend-data"].map(|name| format!(r"{{.metadata.annotations.flannel\.alpha\.coreos\.com/{name}}} "));
+        let line = format!(r#"jsonpath={{range .items[*]}}{{.metadata.name}} {{.spec.podCIDRs}} {}{{"; "}}{{end}}"#, annotations.concat());
+        self.control.kubectl(&["get", "nodes", "-o", &line])
+    }
+
     /// Waits until every node is there and Ready.
     pub(crate) fn wait_nodes(&self) -> Result<()> {
         let all: Vec<_> = self.nodes.iter().map(|node| format!("node/{}", node.name())).collect();

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::cases;
@@ -29,10 +29,10 @@ const HEALED: Duration = Duration::from_secs(2);
 
 fn an_agent_that_is_killed_comes_back_and_no_packet_is_lost(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    let old = program_on(cluster, "n1")?;
+    let old = agent_on(cluster, "n1")?.process("loden")?;
     kill(Pid::from_raw(i32::try_from(old)?), Signal::SIGKILL)?;
     let new = wait_for("the agent to be started again", PATIENCE, || {
-        let new = program_on(cluster, "n1")?;
+        let new = agent_on(cluster, "n1")?.process("loden")?;
         ensure!(new != old, "it is still the old one");
         Ok(new)
     });
@@ -76,11 +76,4 @@ fn without_an_api_server_a_deleted_device_is_healed_and_nothing_else_is_lost(clu
     cluster.wait_nodes()?;
     cluster.rolled_out(DAEMON_SET, NAMESPACE)?;
     whole(cluster, "with the API server back", report)
-}
-
-/// The process id of the agent's own program on a node.
-fn program_on(cluster: &Cluster, node: &str) -> Result<u32> {
-    let agent = agent_on(cluster, node)?;
-    let named = |pid: &&u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "loden");
-    agent.processes.iter().find(named).copied().with_context(|| format!("no loden among {:?}", agent.processes))
 }
