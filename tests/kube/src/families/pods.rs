@@ -112,7 +112,8 @@ pub(crate) fn status_is_told_through_kubectl_exec(cluster: &Cluster, report: &mu
             Ok(said) => others.map(|node| node.host.address().to_string()).filter(|address| !said.contains(address)).collect(),
             Err(error) => vec![format!("{error:#}")],
         };
-        report.gate(format!("the status on {} names every other node", agent.node), missing.is_empty(), format!("{missing:?}"));
+        let seen = if missing.is_empty() { "all of them".to_owned() } else { missing.join(", ") };
+        report.gate(format!("the status on {} names every other node", agent.node), missing.is_empty(), seen);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The agent is killed, updated, and left without an API server, while pods speak to each other.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use testkit::cases;
 use testkit::trial::{Case, Report};
 use testkit::wait_for;
 
-use crate::agent::{DAEMON_SET, NAMESPACE};
+use crate::agent::{DAEMON_SET, LABEL, NAMESPACE};
 use crate::cluster::{Cluster, PATIENCE};
 use crate::families::pods::agent_on;
 use crate::traffic::{Traffic, told, whole};
@@ -50,10 +51,16 @@ fn an_agents_pod_that_is_deleted_comes_back_and_no_packet_is_lost(cluster: &Clus
 
 fn an_update_of_the_daemon_set_loses_no_packet(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    let start = Instant::now();
+    let names = || Ok::<BTreeSet<_>, anyhow::Error>(cluster.pods(NAMESPACE, LABEL)?.into_iter().map(|pod| pod.name).collect());
+    let (start, before) = (Instant::now(), names()?);
     cluster.control.kubectl(&["rollout", "restart", "-n", NAMESPACE, DAEMON_SET])?;
     cluster.rolled_out(DAEMON_SET, NAMESPACE)?;
-    report.gate("every agent is replaced, one after the other", true, format!("in {:.1} s", start.elapsed().as_secs_f64()));
+    let (took, after) = (start.elapsed(), names()?);
+    report.gate(
+        "every agent is replaced",
+        after.len() == before.len() && after.is_disjoint(&before),
+        format!("{} of them in {took:.1?}", after.len()),
+    );
     traffic.finish("the DaemonSet updated", report)
 }
 
