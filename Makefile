@@ -24,6 +24,8 @@ TESTS ?=
 SIZES ?= 1000,5000,20000,50000
 # `make bench NOTRACK=5` measures what --notrack gains instead, in so many turns.
 NOTRACK ?=
+# `make bench KUBE=5000,20000` measures with so many Nodes of a Kubernetes cluster instead, beside flanneld where it can be built.
+KUBE ?=
 # How long `make soak` takes, roughly, such as 22m, which is all of it once, or 1h; and which family alone.
 SOAK ?= 5m
 FAMILY ?=
@@ -84,7 +86,7 @@ fmt: ## format the code
 bench: ## the figures of docs/performance.md (SIZES=1000,5000,... leases)
 	@$(SETUP) rust build sandbox etcd
 	cargo build --release -p loden -p bench
-	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/bench --sizes $(SIZES) $(if $(NOTRACK),--notrack $(NOTRACK))
+	@FLANNELD_BIN=$(if $(KUBE),$$(tests/support/peers flanneld)) LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/bench --sizes $(SIZES) $(if $(NOTRACK),--notrack $(NOTRACK)) $(if $(KUBE),--kube $(KUBE))
 
 soak: ## break everything, again and again: the figures of docs/reliability.md (SOAK=1h for longer, FAMILY=one for one)
 	@$(SETUP) rust build sandbox etcd python

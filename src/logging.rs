@@ -11,6 +11,10 @@ use tracing_subscriber::filter::ParseError;
 /// The crates whose lines are ours; what others say is a level less telling.
 const OURS: [&str; 3] = ["loden", "lease", "overlay"];
 
+/// Who tells of each attempt that fails, at the level of an error, where we say once that there is no use in trying. Shown where
+/// details are.
+const CHATTY: &str = "kube_client";
+
 /// Starts logging. To be called once, first thing; a second call changes nothing.
 pub fn start(verbosity: i32) {
     let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
@@ -38,7 +42,8 @@ fn directives(verbosity: i32) -> String {
         1..=4 => ("info", "debug"),
         5.. => ("debug", "trace"),
     };
-    OURS.iter().fold(others.to_owned(), |all, name| format!("{all},{name}={ours}"))
+    let quiet = if others == "warn" { format!("{others},{CHATTY}=off") } else { others.to_owned() };
+    OURS.iter().fold(quiet, |all, name| format!("{all},{name}={ours}"))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Figures {
         // The client's sockets are made on this thread, and are to be on the switch, where etcd is.
         let entered = lab.switch().enter()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let store = runtime.block_on(Store::filled(etcd.endpoint(), leases))?;
+        let mut store = runtime.block_on(Store::filled(etcd.endpoint(), leases))?;
 
         say("raw netlink");
         let raw = raw::put(leases, Routes::DistinctMetrics)?;
@@ -66,7 +66,7 @@ impl Figures {
         starts.sort_by_key(|start| start.all);
         let after_start = process::memory(agent.pid())?;
         say("further leases");
-        let puts = runtime.block_on(live::puts(&store, &host, samples))?;
+        let puts = runtime.block_on(live::puts(&mut store, &host, samples))?;
         say("deleted entries");
         let samples = usize::try_from(samples)?;
         let heals = [

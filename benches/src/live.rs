@@ -9,7 +9,14 @@ use testkit::{Host, KernelEntry, Table, Watch};
 
 use crate::fleet::{self, Peer};
 use crate::start::{PATIENCE, VTEP};
-use crate::store::Store;
+
+/// Whoever can put a peer into a store, and take it out again.
+pub(crate) trait Hands {
+    /// How long one put takes, from asking to the answer.
+    async fn put(&mut self, peer: &Peer) -> Result<Duration>;
+    /// Deletes the peer.
+    async fn delete(&mut self, peer: &Peer) -> Result<()>;
+}
 
 /// Further leases are made up from this number on: no size reaches it.
 const FURTHER: u32 = 60_000;
@@ -51,7 +58,7 @@ pub(crate) struct Puts {
 }
 
 /// Puts so many further leases, one after the other, and takes them away again.
-pub(crate) async fn puts(store: &Store, host: &Host, samples: u32) -> Result<Puts> {
+pub(crate) async fn puts(store: &mut impl Hands, host: &Host, samples: u32) -> Result<Puts> {
     let (tell, told) = mpsc::channel();
     let (stop, stopped) = mpsc::channel::<()>();
     let watch = Watch::new(host)?;

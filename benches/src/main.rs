@@ -5,6 +5,7 @@
 
 mod figures;
 mod fleet;
+mod kube;
 mod live;
 mod notrack;
 mod process;
@@ -44,6 +45,9 @@ struct Options {
     /// Nothing but what --notrack gains: so many turns with it and without
     #[arg(long, value_name = "TURNS")]
     notrack: Option<usize>,
+    /// Nothing but so many Nodes of a Kubernetes cluster, beside the flanneld of $FLANNELD_BIN where that is set
+    #[arg(long, value_name = "NODES", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    kube: Vec<u32>,
     /// 1 000 leases and ten idle seconds: whether it works at all
     #[arg(long)]
     quick: bool,
@@ -67,6 +71,9 @@ fn run(mut options: Options) -> Result<()> {
     if let Some(turns) = options.notrack {
         println!("\n{}", notrack::measure(turns)?);
         return Ok(());
+    }
+    if !options.kube.is_empty() {
+        return kube::report(&options.kube, options.samples, options.logs);
     }
     let mut all = Vec::new();
     for size in &options.sizes {

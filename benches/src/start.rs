@@ -58,7 +58,15 @@ pub(crate) fn adopt(agent: &mut Agent) -> Result<Duration> {
     Ok(took)
 }
 
-fn wait_all(host: &Host, agent: &mut Agent, rtnl: &mut Rtnl, count: u32, started: Instant) -> Result<Start> {
+/// Waits until the kernel holds an entry of each kind for each host, and then until the agent is ready.
+pub(crate) fn wait_all(host: &Host, agent: &mut Agent, rtnl: &mut Rtnl, count: u32, started: Instant) -> Result<Start> {
+    let start = wait_programmed(host, agent, rtnl, count, started)?;
+    agent.wait_ready(PATIENCE)?;
+    Ok(start)
+}
+
+/// The same, of an agent that does not say when it is ready.
+pub(crate) fn wait_programmed(host: &Host, agent: &mut Agent, rtnl: &mut Rtnl, count: u32, started: Instant) -> Result<Start> {
     let samples = fleet::peers(count).step_by(STRIDE).chain(count.checked_sub(1).map(fleet::peer));
     for sample in samples {
         while !rtnl.has_route(sample.subnet)? {
@@ -69,7 +77,6 @@ fn wait_all(host: &Host, agent: &mut Agent, rtnl: &mut Rtnl, count: u32, started
     loop {
         let start = Start { all: started.elapsed(), cpu: process::used(agent.pid())?.cpu };
         if whole(host, count)? {
-            agent.wait_ready(PATIENCE)?;
             return Ok(start);
         }
         give_up_on(agent, started)?;

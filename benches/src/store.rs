@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use etcd_client::{Client, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
 
 use crate::fleet::{self, CONFIG, CONFIG_KEY, Peer, SUBNETS};
+use crate::live::Hands;
 
 /// etcd's own limit on operations a transaction (`--max-txn-ops`).
 const OPS_A_TXN: usize = 128;
@@ -40,20 +41,6 @@ impl Store {
         PutOptions::new().with_lease(self.lease)
     }
 
-    /// How long one put takes, from asking to the answer.
-    pub(crate) async fn put(&self, peer: &Peer) -> Result<Duration> {
-        let (mut kv, key, record, options) = (self.client.kv_client(), peer.key(), peer.record(), self.attached());
-        let start = Instant::now();
-        kv.put(key, record, Some(options)).await?;
-        Ok(start.elapsed())
-    }
-
-    /// Deletes the peer's lease.
-    pub(crate) async fn delete(&self, peer: &Peer) -> Result<()> {
-        self.client.kv_client().delete(peer.key(), None::<DeleteOptions>).await?;
-        Ok(())
-    }
-
     /// How long it takes to read all leases in pages, one after the other, and do nothing with them.
     pub(crate) async fn list(&self) -> Result<Duration> {
         let mut kv = self.client.kv_client().max_decoding_message_size(ANSWER_LIMIT);
@@ -68,5 +55,19 @@ impl Store {
                 _ => return Ok(start.elapsed()),
             }
         }
+    }
+}
+
+impl Hands for Store {
+    async fn put(&mut self, peer: &Peer) -> Result<Duration> {
+        let (mut kv, key, record, options) = (self.client.kv_client(), peer.key(), peer.record(), self.attached());
+        let start = Instant::now();
+        kv.put(key, record, Some(options)).await?;
+        Ok(start.elapsed())
+    }
+
+    async fn delete(&mut self, peer: &Peer) -> Result<()> {
+        self.client.kv_client().delete(peer.key(), None::<DeleteOptions>).await?;
+        Ok(())
     }
 }

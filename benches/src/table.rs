@@ -143,7 +143,7 @@ fn grouped(number: u32) -> String {
     if number < 1_000 { number.to_string() } else { format!("{} {:03}", number / 1_000, number % 1_000) }
 }
 
-fn aligned(table: &[Vec<String>]) -> String {
+pub(crate) fn aligned(table: &[Vec<String>]) -> String {
     let columns = table.first().map_or(0, Vec::len);
     let width = |column: usize| table.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

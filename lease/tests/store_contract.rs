@@ -3,11 +3,14 @@
 mod common;
 
 macro_rules! suite {
-    ($kind:ident, $bench:ty, $($case:ident)+) => {
+    ($kind:ident, $bench:expr, $($case:ident)+) => {
         mod $kind {
+            #[allow(unused_imports, reason = "each kind of store is one of them")]
+            use crate::common::{AnyNodes, Keyed, Memory, Real};
+
             $(#[tokio::test]
             async fn $case() {
-                lease::store::contract::$case(&<$bench>::default()).await;
+                lease::store::contract::$case(&$bench).await;
             })+
         }
     };
@@ -15,9 +18,9 @@ macro_rules! suite {
 
 macro_rules! suites {
     ($($case:ident)+) => {
-        suite!(memory, crate::common::Keyed<crate::common::Memory>, $($case)+);
-        suite!(etcd, crate::common::Keyed<crate::common::Real>, $($case)+);
-        suite!(kubernetes, crate::common::Nodes, $($case)+);
+        suite!(memory, Keyed::<Memory>::default(), $($case)+);
+        suite!(etcd, Keyed::<Real>::default(), $($case)+);
+        suite!(kubernetes, AnyNodes::fresh().await, $($case)+);
     };
 }
 
@@ -38,6 +41,6 @@ suites! {
 
 /// Of the stores whose leases end.
 mod expiry {
-    suite!(memory, crate::common::Keyed<crate::common::Memory>, a_lease_ends_unless_it_is_kept_alive);
-    suite!(etcd, crate::common::Keyed<crate::common::Real>, a_lease_ends_unless_it_is_kept_alive);
+    suite!(memory, Keyed::<Memory>::default(), a_lease_ends_unless_it_is_kept_alive);
+    suite!(etcd, Keyed::<Real>::default(), a_lease_ends_unless_it_is_kept_alive);
 }

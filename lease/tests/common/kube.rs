@@ -2,11 +2,13 @@
 
 #![expect(clippy::expect_used, reason = "tests say what went wrong by failing")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 
-use kube::Client;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Request;
+use kube::{Client, Config};
 use lease::store::contract::Bench;
 use lease::store::kube::{KubeOptions, KubeStore, NodeRef};
 use lease::{LeaseKey, LeaseRecord};
@@ -14,59 +16,88 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::ApiServer;
 
+use super::apiserver;
+
 /// flannel's annotations begin so.
 pub(crate) const PREFIX: &str = "flannel.alpha.coreos.com";
 
 const NODES: &str = "/api/v1/nodes";
 
-/// A stand-in API server, and the store in it as a host sees it whose Node is not registered.
+/// A stand-in API server and the network configuration's file.
 pub(crate) struct Nodes {
     pub(crate) server: ApiServer,
     pub(crate) files: TempDir,
-    store: KubeStore,
-    hands: Hands,
 }
-
-/// Who changes Nodes from outside.
-struct Hands(Client);
 
 impl Default for Nodes {
     fn default() -> Self {
-        let server = ApiServer::alone().expect("a stand-in API server");
-        let files = TempDir::new().expect("a folder");
-        let options = KubeOptions {
-            api_url: Some(server.url()),
-            kubeconfig: None,
-            node: NodeRef::Name("onlooker".to_owned()),
-            annotation_prefix: PREFIX.to_owned(),
-            net_config: files.path().join("net-conf.json"),
-        };
-        let config = kube::Config::new(server.url().parse().expect("a URL"));
-        let hands = Hands(Client::try_from(config).expect("a client"));
-        Self { server, files, store: KubeStore::new(options).expect("usable options"), hands }
+        Self { server: ApiServer::alone().expect("a stand-in API server"), files: TempDir::new().expect("a folder") }
     }
 }
 
 impl Nodes {
-    /// Where the network configuration is.
-    pub(crate) fn net_conf(&self) -> PathBuf {
-        self.files.path().join("net-conf.json")
-    }
-
     pub(crate) fn options(&self, node: &str) -> KubeOptions {
-        KubeOptions {
-            api_url: Some(self.server.url()),
-            kubeconfig: None,
-            node: NodeRef::Name(node.to_owned()),
-            annotation_prefix: PREFIX.to_owned(),
-            net_config: self.net_conf(),
-        }
+        KubeOptions { node: NodeRef::Name(node.to_owned()), ..options(Some(self.server.url()), None, self.files.path()) }
     }
 
     /// The store as the agent of a Node sees it.
     pub(crate) fn of(&self, node: &str) -> KubeStore {
         KubeStore::new(self.options(node)).expect("usable options")
     }
+}
+
+fn options(api_url: Option<String>, kubeconfig: Option<PathBuf>, files: &Path) -> KubeOptions {
+    let (node, net_config) = (NodeRef::Name("onlooker".to_owned()), files.join("net-conf.json"));
+    KubeOptions { api_url, kubeconfig, node, annotation_prefix: PREFIX.to_owned(), net_config }
+}
+
+/// Nodes in the stand-in, or, where `KUBE_APISERVER_BIN` names one, in a real API server; and the store as a host sees it
+/// whose Node is not registered.
+pub(crate) struct AnyNodes {
+    options: KubeOptions,
+    store: KubeStore,
+    hands: Hands,
+    _stand_in: Option<Nodes>,
+    _turn: Option<MutexGuard<'static, ()>>,
+    _files: TempDir,
+}
+
+/// Who changes Nodes from outside.
+struct Hands(Client);
+
+impl AnyNodes {
+    /// Without a Node.
+    pub(crate) async fn fresh() -> Self {
+        let files = TempDir::new().expect("a folder");
+        let (mut options, stand_in, turn) = if apiserver::binary().is_some() {
+            let (server, turn) = apiserver::take();
+            (options(None, Some(server.kubeconfig.clone()), files.path()), None, Some(turn))
+        } else {
+            let stand_in = Nodes::default();
+            (stand_in.options("onlooker"), Some(stand_in), None)
+        };
+        options.net_config = files.path().join("net-conf.json");
+        let hands = Hands(client(&options).await);
+        hands.delete_all().await;
+        let store = KubeStore::new(options.clone()).expect("usable options");
+        Self { options, store, hands, _stand_in: stand_in, _turn: turn, _files: files }
+    }
+
+    fn of(&self, node: &str) -> KubeStore {
+        KubeStore::new(KubeOptions { node: NodeRef::Name(node.to_owned()), ..self.options.clone() }).expect("usable options")
+    }
+}
+
+/// A client of our own.
+async fn client(options: &KubeOptions) -> Client {
+    let config = match (&options.kubeconfig, &options.api_url) {
+        (Some(file), _) => {
+            let read = Kubeconfig::read_from(file).expect("a kubeconfig");
+            Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("a configuration")
+        }
+        (None, url) => Config::new(url.as_ref().expect("a URL").parse().expect("a URL")),
+    };
+    Client::try_from(config).expect("a client")
 }
 
 impl Hands {
@@ -92,6 +123,14 @@ impl Hands {
         made.expect("a Node");
     }
 
+    async fn delete_all(&self) {
+        let all: Value = self.ask(Request::new(NODES).list(&ListParams::default())).await.expect("a list");
+        let name = |node: &Value| node.pointer("/metadata/name").and_then(Value::as_str).expect("a name").to_owned();
+        for name in all.get("items").and_then(Value::as_array).into_iter().flatten().map(name) {
+            self.delete(&name).await;
+        }
+    }
+
     async fn delete(&self, name: &str) {
         self.ask(Request::new(NODES).delete(name, &DeleteParams::default())).await.expect("a Node to delete");
     }
@@ -115,7 +154,7 @@ pub(crate) fn annotations(address: &str) -> Value {
     })
 }
 
-impl Bench for Nodes {
+impl Bench for AnyNodes {
     type Store = KubeStore;
     const EXPIRES: bool = false;
     fn store(&self) -> &KubeStore {
@@ -126,11 +165,11 @@ impl Bench for Nodes {
         self.of(&name(key))
     }
     async fn configure(&self, text: Option<&str>) {
-        let file = self.net_conf();
+        let file = &self.options.net_config;
         match text {
             Some(text) => {
                 let beside = file.with_extension("new");
-                std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &file)).expect("a file");
+                std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file)).expect("a file");
             }
             None => std::fs::remove_file(file).expect("the file is there"),
         }

@@ -3,10 +3,11 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "tests say what went wrong by failing")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+mod apiserver;
 mod kube;
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
-pub(crate) use kube::{Nodes, annotations as kube_annotations};
+pub(crate) use kube::{AnyNodes, Nodes, annotations as kube_annotations};
 use lease::store::contract::{Bench, Events};
 use lease::store::etcd::{EtcdOptions, EtcdStore};
 use lease::store::memory::MemoryStore;

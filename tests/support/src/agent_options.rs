@@ -43,10 +43,19 @@ impl AgentOptions {
     /// # Errors
     /// When there is no such program.
     pub fn loden_in_kubernetes(server: &ApiServer, node: &str, net_conf: &Path) -> Result<Self> {
-        let options = Self::new(loden_binary()?, Some("agent")).env("NODE_NAME", node);
-        let options = options.args(["--kube-subnet-mgr", "--kube-api-url", &server.url()]);
+        Ok(Self::new(loden_binary()?, Some("agent")).on_nodes(server, node, net_conf))
+    }
+
+    /// The same of another agent that takes the same flags.
+    #[must_use]
+    pub fn other_in_kubernetes(program: impl Into<PathBuf>, server: &ApiServer, node: &str, net_conf: &Path) -> Self {
+        Self::new(program.into(), None).on_nodes(server, node, net_conf)
+    }
+
+    fn on_nodes(self, server: &ApiServer, node: &str, net_conf: &Path) -> Self {
+        let options = self.env("NODE_NAME", node).args(["--kube-subnet-mgr", "--kube-api-url", &server.url()]);
         let net_conf = net_conf.display().to_string();
-        Ok(options.args(["--net-config-path", &net_conf, "--healthz-port", &HEALTH_PORT.to_string()]))
+        options.args(["--net-config-path", &net_conf, "--healthz-port", &HEALTH_PORT.to_string()])
     }
 
     /// Another agent that takes the same flags, such as flanneld.

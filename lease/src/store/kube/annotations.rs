@@ -82,11 +82,11 @@ impl Names {
         }
         match node.key() {
             Ok(key) => {
-                let named = |error| RecordError::Node { node: node.name().to_owned(), error: Box::new(error) };
+                let named = |error| RecordError::Node { node: crate::excerpt(node.name()), error: Box::new(error) };
                 let (created, modified) = (node.created(), node.revision());
                 Said::Lease(Entry { key, record: self.record(node).map_err(named), created, modified, expiry: Expiry::Never })
             }
-            Err(error) => Said::Stray(format!("Node {} is no peer: {error}", node.name())),
+            Err(error) => Said::Stray(format!("Node {} is no peer: {error}", crate::excerpt(node.name()))),
         }
     }
 

@@ -16,6 +16,7 @@ mod node;
 mod notes;
 mod options;
 mod own;
+mod reading;
 mod roster;
 mod write;
 
@@ -30,6 +31,7 @@ use tracing::debug;
 
 pub use self::notes::{EventKind, NodeEvent};
 pub use self::options::{KubeOptions, NodeRef};
+pub use self::reading::{annotated, reread};
 
 use self::annotations::Names;
 use self::connection::Connection;

@@ -20,6 +20,8 @@ pub(super) struct Query {
     pub(super) bookmarks: bool,
     limit: usize,
     revision: Option<u64>,
+    /// A list as a watch (`sendInitialEvents`), which an older server does not know either.
+    streaming: bool,
     proceed: Option<String>,
     pub(super) seconds: Option<u64>,
 }
@@ -31,6 +33,7 @@ impl Query {
             match name {
                 "watch" => query.watch = value == "true",
                 "allowWatchBookmarks" => query.bookmarks = value == "true",
+                "sendInitialEvents" => query.streaming = value == "true",
                 "limit" => query.limit = value.parse().unwrap_or(0),
                 "resourceVersion" => query.revision = value.parse().ok(),
                 "continue" => query.proceed = Some(value.to_owned()),
@@ -68,6 +71,7 @@ fn route(
     match (verb, path) {
         (_, ["healthz" | "readyz" | "livez"]) => Ok("ok".into_response()),
         ("list", ["api", "v1", "nodes"]) => list(shared, &query),
+        ("watch", ["api", "v1", "nodes"]) if query.streaming => Err(Refusal::invalid("sendInitialEvents: Forbidden")),
         ("watch", ["api", "v1", "nodes"]) => {
             let from = query.revision.unwrap_or(0);
             Ok(Watching::new(Arc::clone(shared), from, &query).response())
