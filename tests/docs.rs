@@ -37,7 +37,7 @@ fn what_is_generated_of_the_configuration_page_is_as_the_program_has_it() -> Res
 #[test]
 fn every_subcommand_is_in_the_table() -> Result<()> {
     let page = read("docs/configuration.md")?;
-    for name in ["agent", "status", "plan", "release", "cleanup", "docker-opts", "version"] {
+    for name in ["agent", "status", "plan", "release", "cleanup", "docker-opts", "install-cni", "cni", "version"] {
         ensure!(page.contains(&format!("| `loden {name}` |")), "loden {name} is not in docs/configuration.md");
         let status = Command::new(env!("CARGO_BIN_EXE_loden")).args([name, "--help"]).output()?.status;
         ensure!(status.success(), "loden {name} --help: {status}");

@@ -75,12 +75,14 @@ impl Sessions {
         }
         let strange = self.memory.addresses.is_none();
         let spoken = async {
-            let usable = next_usable(&mut self.feed, key, refused).await.context("the configuration is no longer followed")?;
-            let addresses = match self.memory.addresses {
-                Some(addresses) => addresses,
-                None => own_addresses(&self.store, |error| board.blocked(error)).await,
+            let addresses = async {
+                match self.memory.addresses {
+                    Some(addresses) => addresses,
+                    None => own_addresses(&self.store, |error| board.blocked(error)).await,
+                }
             };
-            anyhow::Ok((usable, addresses))
+            let (usable, addresses) = tokio::join!(next_usable(&mut self.feed, key, refused), addresses);
+            anyhow::Ok((usable.context("the configuration is no longer followed")?, addresses))
         };
         let (usable, peers) = tokio::select! {
             spoken = spoken => {

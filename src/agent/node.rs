@@ -33,43 +33,46 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// So many Events are put at a time; `loden status` has everything.
 const MOST: usize = 8;
 
-/// Says that pods here have a network, whenever we become ready, and whenever the store comes back while we are.
-pub(super) async fn keep_available(store: KubeStore, mut readiness: watch::Receiver<Readiness>) {
+/// Says that pods here have a network, once they may start, and again whenever we become ready or the store comes back.
+pub(super) async fn keep_available(store: KubeStore, mut serving: watch::Receiver<bool>, mut readiness: watch::Receiver<Readiness>) {
     let mut health = store.health();
     let mut said = None;
+    if serving.wait_for(|serving| *serving).await.is_err() {
+        return;
+    }
+    readiness.mark_unchanged();
     loop {
-        let both = readiness.borrow_and_update().is_ready() && *health.borrow_and_update() == Health::Up;
-        if both {
-            match store.set_network_available().await {
-                Ok(()) => said = None,
-                Err(error) => {
-                    let pause = if matches!(error, StoreError::Denied(_)) { DENIED_PAUSE } else { CONDITION_PAUSE };
-                    if said.as_ref() != Some(&error) {
-                        tracing::warn!(%error, retry_in = ?pause, "the Node's condition NetworkUnavailable cannot be set");
-                    }
-                    said = Some(error);
-                    sleep(pause).await;
-                    continue;
+        let again = match store.set_network_available().await {
+            Ok(()) => {
+                said = None;
+                None
+            }
+            Err(error) => {
+                let pause = if matches!(error, StoreError::Denied(_)) { DENIED_PAUSE } else { CONDITION_PAUSE };
+                // Of a store that does not answer, the store says so itself.
+                if said.as_ref() != Some(&error) && !matches!(error, StoreError::Unavailable(_)) {
+                    tracing::warn!(%error, retry_in = ?pause, "the Node's condition NetworkUnavailable cannot be set");
                 }
+                said = Some(error);
+                Some(pause)
             }
-        }
-        // Until it has been otherwise, and is so.
-        let mut before = both;
-        loop {
-            let gone = tokio::select! {
-                changed = readiness.changed() => changed.is_err(),
-                changed = health.changed() => changed.is_err(),
-            };
-            if gone {
-                return;
-            }
-            let now = readiness.borrow().is_ready() && *health.borrow() == Health::Up;
-            if now && !before {
-                break;
-            }
-            before = now;
+        };
+        tokio::select! {
+            () = becomes(&mut readiness, Readiness::is_ready) => {}
+            () = becomes(&mut health, |health| *health == Health::Up) => {}
+            () = sleep(again.unwrap_or_default()), if again.is_some() => {}
         }
     }
+}
+
+/// Waits for a change after which it is so.
+async fn becomes<T>(receiver: &mut watch::Receiver<T>, is_so: impl Fn(&T) -> bool) {
+    while receiver.changed().await.is_ok() {
+        if is_so(&receiver.borrow_and_update()) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Puts an Event for each thing that an operator should see, once for as long as it lasts.

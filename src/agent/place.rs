@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use lease::claim::Claim;
+use lease::store::kube::NodeRef;
 use lease::{Backend, BackendType, Boot, Family, LeaseKey, LeaseRecord, MacAddr, NetworkConfig, Owner, VtepData, VxlanConfig};
 use overlay::underlay::{self, Choice, Underlay, UnderlayError};
 use overlay::{Kind, Netlink, Scope};
@@ -56,7 +57,14 @@ pub(crate) async fn find(options: &Options, families: &[Family]) -> Result<Place
             let Machine { id: _, ref warning } = *MACHINE;
             Place { owner: MACHINE.owner(underlay.mac), signs: true, warning: warning.clone(), underlay }
         }
-        StoreOptions::Kube(kube) => Place { owner: identity::node_owner(&kube.node_name()), signs: false, warning: None, underlay },
+        StoreOptions::Kube(kube) => {
+            let owner = match &kube.reach.node {
+                NodeRef::Name(name) => identity::node_owner(name),
+                // What it is called is not known before the API server has answered.
+                NodeRef::Pod { .. } => MACHINE.owner(underlay.mac),
+            };
+            Place { owner, signs: false, warning: None, underlay }
+        }
     })
 }
 

@@ -51,7 +51,7 @@ fn store(health: &Health, since: Instant, options: &StoreOptions) -> status::Sto
     };
     let (kind, node, endpoints) = match options {
         StoreOptions::Etcd(etcd) => (status::StoreKind::Etcd, None, etcd.endpoints.iter().map(ToString::to_string).collect()),
-        StoreOptions::Kube(kube) => (status::StoreKind::Kubernetes, Some(kube.node_name()), vec![kube.endpoint()]),
+        StoreOptions::Kube(kube) => (status::StoreKind::Kubernetes, Some(kube.node()), vec![kube.endpoint()]),
     };
     status::Store { kind, node, state, since: since.elapsed().as_secs(), error, endpoints }
 }

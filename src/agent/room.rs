@@ -19,8 +19,8 @@ pub(crate) enum NoRoom {
     SameNetwork { prefix: String, endpoints: String, pid: i32 },
     #[error("another agent runs on this host for {node}: process {pid}; stop it first")]
     SameNode { node: String, pid: i32 },
-    #[error("{0}; it is waited for")]
-    Flanneld(#[from] LiveFlanneld),
+    #[error("flanneld is running here (process {}), {}: it is waited for; take its DaemonSet away from this Node", .0.pid, .0.why)]
+    Flanneld(LiveFlanneld),
     #[error(
         "{device} is another agent's: process {pid} keeps it for another network; stop that one, or give this network another Backend.VNI"
     )]
@@ -68,7 +68,7 @@ impl Room {
     /// [`NoRoom`]; no device is held then, and it can be tried again.
     pub(super) async fn claim(&mut self, options: &Options, config: &NetworkConfig) -> Result<&[String], NoRoom> {
         self.flannelds.retain(Flanneld::lives);
-        conflicts::refuse_beside(&self.flannelds, options)?;
+        conflicts::refuse_beside(&self.flannelds, options).map_err(NoRoom::Flanneld)?;
         if config.backend != Backend::Alloc {
             self.claim_addresses(config)?;
         }
@@ -166,8 +166,9 @@ pub(crate) fn take_network(store: &StoreOptions) -> Result<Option<Lock>, NoRoom>
     let EtcdOptions { endpoints, prefix, .. } = match store {
         StoreOptions::Etcd(etcd) => etcd,
         StoreOptions::Kube(kube) => {
-            let node = format!("Node {}", kube.node_name());
-            return Lock::take(&format!("network of {node}")).map_err(|error| match error {
+            // A host is one Node of a cluster, by whatever name or pod it is known.
+            let (name, node) = (format!("network of {}", kube.reach.annotation_prefix), format!("Node {}", kube.node()));
+            return Lock::take(&name).map_err(|error| match error {
                 LockError::Held(pid) => NoRoom::SameNode { node, pid },
                 LockError::Io(source) => NoRoom::Unsure { what: node, source },
             });

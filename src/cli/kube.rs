@@ -17,13 +17,12 @@ pub struct KubeOptions {
 }
 
 impl KubeOptions {
-    /// Our Node's name. Where only our pod is known, this host's: on the host's network they are the same, unless the kubelet was told
-    /// otherwise.
+    /// Our Node, for people.
     #[must_use]
-    pub fn node_name(&self) -> String {
+    pub fn node(&self) -> String {
         match &self.reach.node {
             NodeRef::Name(name) => name.clone(),
-            NodeRef::Pod { .. } => nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            NodeRef::Pod { namespace, name } => format!("of pod {namespace}/{name}"),
         }
     }
 

@@ -1,7 +1,6 @@
 //! `loden install-cni`: installs the CNI plugin and its configuration, once or for as long as it runs.
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::cli::InstallCniOptions;
 use crate::{install, logging};
@@ -18,12 +17,10 @@ pub fn install_cni(options: &InstallCniOptions) -> anyhow::Result<String> {
     logging::start(*verbosity);
     super::run(async {
         let (mut end, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let (found, ready) = watch::channel(false);
-        let kept = async { tokio::join!(install::await_subnet(subnet_file, found), install::keep(what.clone(), ready)) };
         tokio::select! {
             _ = end.recv() => {}
             _ = interrupt.recv() => {}
-            _ = kept => {}
+            () = install::keep(what.clone(), install::subnet(subnet_file)) => {}
         }
         Ok(String::new())
     })

@@ -16,7 +16,7 @@ pub fn release(options: &Options) -> anyhow::Result<Vec<LeaseKey>> {
         bail!(
             "the subnet is the podCIDR of Node {}, which Kubernetes gave it: there is nothing to give back. When the Node is deleted, the \
              other hosts forget it; `loden cleanup` removes what is on this host",
-            kube.node_name()
+            kube.node()
         );
     }
     super::refuse_beside_an_agent(options)?;

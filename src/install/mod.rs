@@ -12,9 +12,9 @@ mod remove;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cni;
@@ -114,11 +114,11 @@ pub fn install(options: &InstallOptions, subnet_file: &Path) -> Result<String, I
     }
 }
 
-/// Installs, and keeps what is installed; the configuration from the moment on when `ready` says that pods can have addresses. It then
-/// stays, also while the agent is not ready. Never returns. Must be called within a tokio runtime.
+/// Installs, and keeps what is installed; the configuration from the moment on when `ready` ends, which is when pods can have addresses.
+/// It then stays, whatever becomes of the agent. Never returns. Must be called within a tokio runtime.
 ///
 /// Cancel safe: files are put whole or not at all.
-pub async fn keep(options: InstallOptions, mut ready: watch::Receiver<bool>) {
+pub async fn keep(options: InstallOptions, ready: impl Future<Output = ()>) {
     let (plugin, conflist) = (options.plugin(), options.conflist());
     let files: Vec<&Path> = [&plugin, &conflist].into_iter().chain(&options.conf).map(PathBuf::as_path).collect();
     let (mut hints, unwatched) = Hints::of(&files);
@@ -126,13 +126,13 @@ pub async fn keep(options: InstallOptions, mut ready: watch::Receiver<bool>) {
         tracing::warn!(%error, "no inotify: looking at the CNI plugin and its configuration every half minute only");
     }
     let mut installer = Installer::new(options.clone());
-    let mut was_ready = false;
+    let mut ready = pin!(ready);
+    let mut is_ready = false;
     loop {
-        was_ready |= *ready.borrow_and_update();
         hints.arm();
         // Comparing and copying a program of some megabytes is nothing to hold others up with.
         let looked = tokio::task::spawn_blocking(move || {
-            let outcome = installer.look(Instant::now(), was_ready);
+            let outcome = installer.look(Instant::now(), is_ready);
             (installer, outcome)
         });
         let Ok((back, (findings, again))) = looked.await else { return std::future::pending().await };
@@ -148,14 +148,9 @@ pub async fn keep(options: InstallOptions, mut ready: watch::Receiver<bool>) {
         tokio::select! {
             () = hints.next(None) => sleep(SETTLE).await,
             () = sleep_until(again) => {}
-            true = becomes(&mut ready), if !was_ready => {}
+            () = &mut ready, if !is_ready => is_ready = true,
         }
     }
-}
-
-/// Waits until it is true. False where it never will be.
-async fn becomes(ready: &mut watch::Receiver<bool>) -> bool {
-    ready.wait_for(|ready| *ready).await.is_ok()
 }
 
 fn tell(finding: &Finding, options: &InstallOptions) {
@@ -179,18 +174,17 @@ const FIGHT: u32 = 3;
 /// How often the subnet file is looked for without a hint.
 const SUBNET_LOOK: Duration = Duration::from_secs(1);
 
-/// Says when the subnet file is there and whole, so that [`keep`] need not be within the agent. Returns then.
-pub async fn await_subnet(subnet_file: &Path, ready: watch::Sender<bool>) {
+/// Waits until the subnet file is there and whole: what [`keep`] waits for where it is not within the agent.
+pub async fn subnet(subnet_file: &Path) {
     let (mut hints, _) = Hints::of(&[subnet_file]);
     loop {
         hints.arm();
         match SubnetEnv::read(subnet_file) {
-            Ok(_) => break,
+            Ok(_) => return,
             Err(error) => tracing::debug!(%error, "waiting for the subnet file"),
         }
         let _ = timeout(SUBNET_LOOK, hints.next(subnet_file.file_name())).await;
     }
-    ready.send_replace(true);
 }
 
 /// A configuration is no longer than this (bytes).

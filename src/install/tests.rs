@@ -138,11 +138,9 @@ fn what_somebody_undoes_is_put_back_ever_later() {
 #[tokio::test]
 async fn kept_it_waits_for_the_subnet_follows_the_configuration_and_comes_back() {
     let place = Place::new();
-    let (sender, ready) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    tasks.spawn(keep(place.options.clone(), ready));
-    let subnet_file = place.subnet_file();
-    tasks.spawn(async move { await_subnet(&subnet_file, sender).await });
+    let (options, subnet_file) = (place.options.clone(), place.subnet_file());
+    tasks.spawn(async move { keep(options, subnet(&subnet_file)).await });
     let plugin = place.options.plugin();
     timeout(DEADLINE, async {
         while !plugin.exists() {
@@ -154,7 +152,6 @@ async fn kept_it_waits_for_the_subnet_follows_the_configuration_and_comes_back()
     assert!(!place.options.conflist().exists(), "installed before there is a subnet");
     place.give_subnet();
     place.wait_conflist(GOOD).await;
-    timeout(DEADLINE, tasks.join_next()).await.unwrap().unwrap().unwrap();
     fs::remove_file(place.options.conflist()).unwrap();
     place.wait_conflist(GOOD).await;
     let other = GOOD.replace("cbr0", "cbr1");

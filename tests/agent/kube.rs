@@ -237,6 +237,32 @@ fn commands_work_on_a_node_or_say_why_not() -> Result<()> {
 }
 
 #[test]
+fn an_agent_that_knows_only_its_pod_asks_for_its_node() -> Result<()> {
+    let cluster = Cluster::new(CONFIG)?;
+    cluster.api.put_node("n1", &["10.244.1.0/24"])?;
+    cluster.api.put_pod("kube-flannel", "kube-flannel-ds-x", "n1");
+    let pod = |options: testkit::AgentOptions| {
+        options.env("NODE_NAME", "").env("POD_NAMESPACE", "kube-flannel").env("POD_NAME", "kube-flannel-ds-x")
+    };
+    let mut member = Member::on(cluster.lab.host("host-of-n1")?, pod(cluster.options("")?))?;
+    member.agent.wait_ready(PATIENCE)?;
+    cluster.wait_annotation("n1", "public-ip", &member.host.address().to_string())?;
+    let mac_before = cluster.mac("n1")?;
+    // Another pod on the same Node is the same host.
+    member.agent.kill9()?;
+    member.host.boot()?;
+    cluster.api.annotate("n1", &[(&format!("{PREFIX}backend-data"), None)])?;
+    cluster.api.put_pod("kube-flannel", "kube-flannel-ds-y", "n1");
+    *member.agent.options_mut() = pod(cluster.options("")?).env("POD_NAME", "kube-flannel-ds-y");
+    member.agent.restart()?;
+    member.agent.wait_ready(PATIENCE)?;
+    ensure!(cluster.mac("n1")? == mac_before);
+    let status = member.agent.status_json()?;
+    ensure!(status["store"]["node"] == "of pod kube-flannel/kube-flannel-ds-y", "{status:#}");
+    Ok(())
+}
+
+#[test]
 fn flags_of_the_other_store_are_warned_of_and_a_missing_node_name_ends_the_start() -> Result<()> {
     let cluster = Cluster::new(CONFIG)?;
     cluster.api.put_node("n1", &["10.244.1.0/24"])?;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use testkit::world::{Member, PATIENCE, SUBNET_FILE, write};
 use testkit::{Host, wait_for};
 
-use crate::cluster::{CONFIG, Cluster};
+use crate::cluster::{CONFIG, Cluster, DUAL};
 
 const CONFLIST: &str =
     r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[{"type":"flannel","delegate":{"hairpinMode":true,"isDefaultGateway":true}}]}"#;
@@ -66,5 +66,31 @@ fn a_peer_that_cannot_be_reached_does_not_keep_a_nodes_pods_from_starting() -> R
     let flags = ["--install-cni-conf", SOURCE, "--cni-conf-dir=/run/net.d", "--cni-bin-dir=/run/bin"];
     let member = Member::on(host, cluster.options("n1")?.args(flags))?;
     wait_installed(&member.host)?;
+    wait_for("the condition", PATIENCE, || cluster.condition("n1", "NetworkUnavailable").map(drop))?;
     member.wait_unready().map(drop)
+}
+
+/// Starts a program as a container runtime does whose pod asks for NET_ADMIN and nothing else: of the host's settings none can be written.
+const UNPRIVILEGED: &str = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && \
+    exec setpriv --bounding-set=-all,+net_admin --inh-caps=-all --no-new-privs \"$@\"";
+
+#[test]
+fn a_container_without_privilege_serves_and_says_what_the_host_has_to_set() -> Result<()> {
+    let cluster = Cluster::new(DUAL)?;
+    let other = cluster.member("n2", &["10.244.2.0/24", "fc00:244:2::/64"])?;
+    cluster.api.put_node("n1", &["10.244.1.0/24", "fc00:244:1::/64"])?;
+    let host = cluster.lab.host("n1")?;
+    write(&host, SOURCE, CONFLIST)?;
+    host.run(&["mkdir", "/run/bin", "/run/net.d"])?;
+    let options = cluster.options("n1")?.args(["--install-cni-conf", SOURCE, "--cni-conf-dir=/run/net.d", "--cni-bin-dir=/run/bin"]);
+    let mut member = Member::on(host, options.under(["unshare", "--mount", "sh", "-c", UNPRIVILEGED, "sh"]))?;
+    wait_installed(&member.host)?;
+    member.wait_unready_for(&["forwarding", "sysctl -w"])?;
+    // The CNI plugin bridge does so for its gateway.
+    member.set_sysctl("net/ipv4/ip_forward", "1")?;
+    member.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    member.agent.wait_ready(PATIENCE)?;
+    let (c1, c2) = (member.host.container("c1")?, other.host.container("c2")?);
+    wait_for("the containers to reach each other", PATIENCE, || c1.ping(c2.address(), 56, false))?;
+    wait_for("the containers to reach each other over IPv6", PATIENCE, || c1.ping(c2.address_v6(), 56, false))
 }

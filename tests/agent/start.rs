@@ -24,7 +24,7 @@ fn a_first_start_makes_subnet_file_device_and_entries_and_is_ready_only_then() -
     ensure!(member.sysctl("net/ipv4/ip_forward")? == "0");
     world.etcd.put(CONFIG_KEY, CONFIG)?;
     member.agent.wait_ready(PATIENCE)?;
-    ensure!(member.log_lines(&["session: waiting for the network configuration"]) == 1, "{}", member.agent.log());
+    ensure!(member.log_lines(&["basis: waiting for the network configuration"]) == 1, "{}", member.agent.log());
 
     let (text, number) = subnet_file(&member)?;
     let wanted = format!("FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.{number}.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n");
