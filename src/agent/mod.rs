@@ -104,16 +104,13 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready, say_serving));
     tasks.spawn(pulse(board.clone()));
     if options.install.conf.is_some() {
-        tasks.spawn(install::keep(options.install.clone(), serving.clone()));
+        tasks.spawn(install::keep(options.install.clone(), becomes(serving.clone())));
     }
     if let (Store::Kube(store), StoreOptions::Kube(options)) = (&store, &options.store) {
         if options.set_network_available {
             tasks.spawn(node::keep_available(store.clone(), serving.clone(), readiness.clone()));
         }
         tasks.spawn(node::note(store.clone(), board.clone()));
-    }
-    if options.install.conf.is_some() {
-        tasks.spawn(install::keep(options.install.clone(), ready(readiness)));
     }
     let config = sources::follow_config(store.clone(), &mut tasks);
     let sessions = Sessions::new(options, store, metrics, board, config, room);
@@ -127,9 +124,9 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Ends when the agent is ready for the first time.
-async fn ready(mut readiness: watch::Receiver<Readiness>) {
-    if readiness.wait_for(Readiness::is_ready).await.is_err() {
+/// Ends when it is true for the first time.
+async fn becomes(mut flag: watch::Receiver<bool>) {
+    if flag.wait_for(|flag| *flag).await.is_err() {
         std::future::pending().await
     }
 }
