@@ -157,6 +157,18 @@ impl Cluster {
         .with_context(|| self.explain())
     }
 
+    /// What kubelets say of pods that they could not start: each waits long before it is tried again.
+    pub(crate) fn refused_pods(&self) -> Result<String> {
+        let said = self.control.kubectl(&[
+            "get",
+            "events",
+            "--field-selector=reason=FailedCreatePodSandBox",
+            "-o",
+            "jsonpath={.items[*].message}",
+        ]);
+        Ok(said?.trim().to_owned())
+    }
+
     /// Waits until every pod of the workload is ready.
     pub(crate) fn wait_workload(&self) -> Result<()> {
         ["deployment/web", "daemonset/each"].iter().try_for_each(|what| self.rolled_out(what, "default"))

@@ -22,8 +22,16 @@ fn a_node_that_joins_has_its_network(cluster: &mut Cluster, report: &mut Report)
     let name = cluster.join()?.name().to_owned();
     let first_pod = cluster.first_pod(&name)?;
     report.note("its first pod is ready", format!("{first_pod:.1?} after it registered"));
+    refused_none(cluster, report)?;
     traffic.finish("meanwhile", report)?;
     whole(cluster, "with it", report)
+}
+
+/// A gate: no pod came before its node had a network.
+fn refused_none(cluster: &Cluster, report: &mut Report) -> Result<()> {
+    let refused = cluster.refused_pods()?;
+    report.gate("no pod was refused for want of a network", refused.is_empty(), if refused.is_empty() { "none" } else { &refused });
+    Ok(())
 }
 
 fn a_node_that_reboots_has_its_network_again(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
@@ -33,6 +41,7 @@ fn a_node_that_reboots_has_its_network_again(cluster: &mut Cluster, report: &mut
     whole(cluster, "after the boot", report)?;
     report.note("the node is back", format!("{:.1?} after its power came", start.elapsed()));
     cluster.wait_nodes()?;
+    refused_none(cluster, report)?;
     traffic.finish("between the other nodes", report)
 }
 
