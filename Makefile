@@ -113,6 +113,7 @@ kube-test: ## in a real Kubernetes cluster, whose parts it builds: pods, service
 	@tests/kube/images/build $$(tests/support/peers flanneld) $$(tests/support/peers flannel-cni) $(KUBE)/images
 	@binary=$${LODEN_BIN:-$$(manifests/image/static "" dev)}; manifests/image/archive "$$binary" $(KUBE)/images/loden.tar
 	@rm -rf $(KUBE)/logs
+	$(if $(FAMILY),,KUBE_APISERVER_BIN=$$(tests/support/peers kubernetes)/kube-apiserver cargo test --quiet -p lease --test store_contract kubernetes)
 	@KUBERNETES_BIN=$$(tests/support/peers kubernetes) HELM_BIN=$$(tests/support/peers helm) \
 		KUBE_IMAGES=$(KUBE)/images KUBE_LOGS=$(KUBE)/logs tests/kube/run $(TARGET)/debug/kube-test "$(FAMILY)"
 

@@ -1,5 +1,7 @@
 //! The two agents that can make a cluster's network.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::control::Control;
@@ -30,6 +32,14 @@ fn net_conf(families: usize) -> &'static str {
 }
 
 impl Agent {
+    /// What its program is called.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Flannel => "flanneld",
+            Self::Loden(_) => "loden",
+        }
+    }
+
     /// `kubectl apply`, as a person would.
     pub(crate) fn install(self, control: &Control, parts: &Parts, families: usize) -> Result<()> {
         match self {
@@ -37,4 +47,21 @@ impl Agent {
             Self::Loden(folder) => control.kubectl(&["apply", "-k", &parts.manifests(folder)]).map(drop),
         }
     }
+}
+
+/// A kustomization on top of loden's manifests, as people write them: pods are replaced when somebody deletes them.
+pub(crate) fn loden_by_hand(parts: &Parts, folder: &Path) -> Result<String> {
+    // kustomize follows no absolute path.
+    let manifests = std::fs::canonicalize(parts.manifests(""))?;
+    let up = "../".repeat(folder.components().count().saturating_sub(1));
+    let kustomization = serde_json::json!({
+        "resources": [format!("{up}{}", manifests.display().to_string().trim_start_matches('/'))],
+        "patches": [{
+            "target": {"kind": "DaemonSet"},
+            "patch": r#"[{"op": "replace", "path": "/spec/updateStrategy", "value": {"type": "OnDelete"}}]"#,
+        }],
+    });
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("kustomization.yaml"), kustomization.to_string())?;
+    Ok(folder.display().to_string())
 }

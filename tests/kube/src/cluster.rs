@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::{Lab, Namespace, wait_for};
 
-use crate::agent::{Agent, LABEL, NAMESPACE};
+use crate::agent::{Agent, LABEL, NAMESPACE, loden_by_hand};
 use crate::control::Control;
 use crate::node::Node;
 use crate::parts::Parts;
@@ -107,16 +107,34 @@ impl Cluster {
         self.options.nodes
     }
 
-    /// Deletes the agent's pod on a node, and waits for the next one to be ready.
-    pub(crate) fn replace_agent(&self, node: &str) -> Result<()> {
-        let on = |cluster: &Self| {
-            let pods = cluster.pods(NAMESPACE, LABEL)?;
-            pods.into_iter().find(|pod| pod.node == node).map(|pod| pod.name).with_context(|| format!("no agent on {node}"))
-        };
-        let old = on(self)?;
+    /// Applies loden's manifests in such a way that nothing is replaced before [`Self::replace_agent`].
+    pub(crate) fn install_by_hand(&self) -> Result<()> {
+        let folder = loden_by_hand(&self.parts, &self.files.path().join("by-hand"))?;
+        self.control.kubectl(&["apply", "-k", &folder]).map(drop)
+    }
+
+    /// Deletes the agent's pod on a node, and waits for the next one to be ready; the names of both.
+    pub(crate) fn replace_agent(&self, node: &str) -> Result<(String, String)> {
+        let on = format!("--field-selector=spec.nodeName={node}");
+        let pods = ["get", "pods", "-n", NAMESPACE, "-l", LABEL, &on, "-o", "jsonpath={.items[*].metadata.name}"];
+        let old = self.control.kubectl(&pods)?;
+        // It returns when the pod is gone.
         self.control.kubectl(&["delete", "pod", "-n", NAMESPACE, &old])?;
-        let new = wait_for("another agent", PATIENCE, || on(self))?;
-        self.wait(&["wait", "--for=condition=Ready", "-n", NAMESPACE, "pod", &new])
+        let new = wait_for("another agent", PATIENCE, || {
+            let new = self.control.kubectl(&pods)?;
+            ensure!(!new.is_empty() && new != old, "on {node} there is {new:?}");
+            Ok(new)
+        })?;
+        self.wait(&["wait", "--for=condition=Ready", "-n", NAMESPACE, "pod", &new])?;
+        Ok((old, new))
+    }
+
+    /// What each Node says of its network: name, subnets, and flannel's annotations.
+    pub(crate) fn leases(&self) -> Result<String> {
+        let annotations =
+            ["public-ip", "backend-data"].map(|name| format!(r"{{.metadata.annotations.flannel\.alpha\.coreos\.com/{name}}} "));
+        let line = format!(r#"jsonpath={{range .items[*]}}{{.metadata.name}} {{.spec.podCIDRs}} {}{{"; "}}{{end}}"#, annotations.concat());
+        self.control.kubectl(&["get", "nodes", "-o", &line])
     }
 
     /// Waits until every node is there and Ready.
@@ -137,6 +155,18 @@ impl Cluster {
             Ok(start.elapsed())
         })
         .with_context(|| self.explain())
+    }
+
+    /// What kubelets say of pods that they could not start: each waits long before it is tried again.
+    pub(crate) fn refused_pods(&self) -> Result<String> {
+        let said = self.control.kubectl(&[
+            "get",
+            "events",
+            "--field-selector=reason=FailedCreatePodSandBox",
+            "-o",
+            "jsonpath={.items[*].message}",
+        ]);
+        Ok(said?.trim().to_owned())
     }
 
     /// Waits until every pod of the workload is ready.

@@ -21,8 +21,7 @@ pub(crate) struct Pod {
     pub(crate) node: String,
     /// One a family.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Its processes, as this machine numbers them.
-    pub(crate) processes: Vec<u32>,
+    processes: Vec<u32>,
     network: Network,
 }
 
@@ -50,6 +49,12 @@ impl Pod {
     pub(crate) fn run(&self, argv: &[&str]) -> Result<String> {
         let (program, args) = argv.split_first().context("no command given")?;
         self.network.within(|| output(Command::new(program).args(args))).with_context(|| format!("from {} on {}", self.name, self.node))
+    }
+
+    /// The process id of this program in it, as this machine numbers processes.
+    pub(crate) fn process(&self, program: &str) -> Result<u32> {
+        let named = |pid: &&u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == program);
+        self.processes.iter().find(named).copied().with_context(|| format!("no {program} runs in {} on {}", self.name, self.node))
     }
 
     /// The MTU of its interface.

@@ -6,10 +6,9 @@ use anyhow::Result;
 use testkit::cases;
 use testkit::trial::{Case, Report};
 
-use crate::agent::{Agent, DAEMON_SET, NAMESPACE};
+use crate::agent::{Agent, DAEMON_SET, LABEL, NAMESPACE};
 use crate::cluster::Cluster;
 use crate::families::nodes::the_role_allows_all_that_the_agents_ask_for;
-use crate::families::pods::agent_on;
 use crate::traffic::{Traffic, whole};
 
 pub(crate) const CASES: &[Case<Cluster>] = cases![
@@ -29,9 +28,7 @@ fn flannel_makes_the_network_at_first(cluster: &mut Cluster, report: &mut Report
 /// Pods are replaced when a person deletes them, one node at a time.
 fn a_cluster_of_both_loses_no_packet_and_is_whole(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    cluster.install(LODEN)?;
-    let by_hand = r#"{"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}"#;
-    cluster.control.kubectl(&["patch", "-n", NAMESPACE, DAEMON_SET, "-p", by_hand])?;
+    cluster.install_by_hand()?;
     cluster.replace_agent("n1")?;
     whole(cluster, "loden on n1, flannel on n2 and n3", report)?;
     cluster.replace_agent("n2")?;
@@ -49,14 +46,17 @@ fn loden_gives_way_to_flannel_node_by_node_and_no_packet_is_lost(cluster: &Clust
 
 fn give_way(cluster: &Cluster, agent: Agent, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), cluster.leases()?);
     cluster.install(agent)?;
     cluster.rolled_out(DAEMON_SET, NAMESPACE)?;
-    report.gate(
-        "every agent is another",
-        true,
-        format!("{} on n1, in {:.1} s", agent_on(cluster, "n1")?.name, start.elapsed().as_secs_f64()),
-    );
+    let took = start.elapsed().as_secs_f64();
+    for pod in cluster.pods(NAMESPACE, LABEL)? {
+        let runs = pod.process(agent.program()).map(|pid| format!("process {pid}, all within {took:.1} s"));
+        let holds = runs.is_ok();
+        report.gate(format!("{} runs on {}", agent.program(), pod.node), holds, runs.unwrap_or_else(|error| format!("{error:#}")));
+    }
+    let after = cluster.leases()?;
+    report.gate("subnets, MACs and addresses are the same", before == after, after);
     whole(cluster, "after it", report)?;
     traffic.finish("meanwhile", report)
 }

@@ -21,9 +21,17 @@ fn a_node_that_joins_has_its_network(cluster: &mut Cluster, report: &mut Report)
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
     let name = cluster.join()?.name().to_owned();
     let first_pod = cluster.first_pod(&name)?;
-    report.gate("its first pod is ready", true, format!("{first_pod:.1?} after it registered"));
+    report.note("its first pod is ready", format!("{first_pod:.1?} after it registered"));
+    refused_none(cluster, report)?;
     traffic.finish("meanwhile", report)?;
     whole(cluster, "with it", report)
+}
+
+/// A gate: no pod came before its node had a network.
+fn refused_none(cluster: &Cluster, report: &mut Report) -> Result<()> {
+    let refused = cluster.refused_pods()?;
+    report.gate("no pod was refused for want of a network", refused.is_empty(), if refused.is_empty() { "none" } else { &refused });
+    Ok(())
 }
 
 fn a_node_that_reboots_has_its_network_again(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
@@ -31,8 +39,9 @@ fn a_node_that_reboots_has_its_network_again(cluster: &mut Cluster, report: &mut
     let start = Instant::now();
     cluster.reboot("n3")?;
     whole(cluster, "after the boot", report)?;
-    report.gate("the node is back", true, format!("in {:.1} s", start.elapsed().as_secs_f64()));
+    report.note("the node is back", format!("{:.1?} after its power came", start.elapsed()));
     cluster.wait_nodes()?;
+    refused_none(cluster, report)?;
     traffic.finish("between the other nodes", report)
 }
 

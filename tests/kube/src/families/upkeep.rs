@@ -1,16 +1,17 @@
 //! The agent is killed, updated, and left without an API server, while pods speak to each other.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::cases;
 use testkit::trial::{Case, Report};
 use testkit::wait_for;
 
-use crate::agent::{DAEMON_SET, NAMESPACE};
+use crate::agent::{DAEMON_SET, LABEL, NAMESPACE};
 use crate::cluster::{Cluster, PATIENCE};
 use crate::families::pods::agent_on;
 use crate::traffic::{Traffic, told, whole};
@@ -29,10 +30,10 @@ const HEALED: Duration = Duration::from_secs(2);
 
 fn an_agent_that_is_killed_comes_back_and_no_packet_is_lost(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    let old = program_on(cluster, "n1")?;
+    let old = agent_on(cluster, "n1")?.process("loden")?;
     kill(Pid::from_raw(i32::try_from(old)?), Signal::SIGKILL)?;
     let new = wait_for("the agent to be started again", PATIENCE, || {
-        let new = program_on(cluster, "n1")?;
+        let new = agent_on(cluster, "n1")?.process("loden")?;
         ensure!(new != old, "it is still the old one");
         Ok(new)
     });
@@ -43,20 +44,23 @@ fn an_agent_that_is_killed_comes_back_and_no_packet_is_lost(cluster: &Cluster, r
 
 fn an_agents_pod_that_is_deleted_comes_back_and_no_packet_is_lost(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    let old = agent_on(cluster, "n2")?.name;
-    cluster.control.kubectl(&["delete", "pod", "-n", NAMESPACE, &old])?;
-    let new = wait_for("another pod", PATIENCE, || agent_on(cluster, "n2"))?.name;
-    cluster.rolled_out(DAEMON_SET, NAMESPACE)?;
+    let (old, new) = cluster.replace_agent("n2")?;
     report.gate("there is another pod", new != old, format!("{old} → {new}"));
     traffic.finish("the agent's pod deleted", report)
 }
 
 fn an_update_of_the_daemon_set_loses_no_packet(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(cluster, &["n1", "n2", "n3"])?;
-    let start = Instant::now();
+    let names = || Ok::<BTreeSet<_>, anyhow::Error>(cluster.pods(NAMESPACE, LABEL)?.into_iter().map(|pod| pod.name).collect());
+    let (start, before) = (Instant::now(), names()?);
     cluster.control.kubectl(&["rollout", "restart", "-n", NAMESPACE, DAEMON_SET])?;
     cluster.rolled_out(DAEMON_SET, NAMESPACE)?;
-    report.gate("every agent is replaced, one after the other", true, format!("in {:.1} s", start.elapsed().as_secs_f64()));
+    let (took, after) = (start.elapsed(), names()?);
+    report.gate(
+        "every agent is replaced",
+        after.len() == before.len() && after.is_disjoint(&before),
+        format!("{} of them in {took:.1?}", after.len()),
+    );
     traffic.finish("the DaemonSet updated", report)
 }
 
@@ -79,11 +83,4 @@ fn without_an_api_server_a_deleted_device_is_healed_and_nothing_else_is_lost(clu
     cluster.wait_nodes()?;
     cluster.rolled_out(DAEMON_SET, NAMESPACE)?;
     whole(cluster, "with the API server back", report)
-}
-
-/// The process id of the agent's own program on a node.
-fn program_on(cluster: &Cluster, node: &str) -> Result<u32> {
-    let agent = agent_on(cluster, node)?;
-    let named = |pid: &&u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "loden");
-    agent.processes.iter().find(named).copied().with_context(|| format!("no loden among {:?}", agent.processes))
 }

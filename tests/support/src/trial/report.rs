@@ -29,6 +29,7 @@ pub struct Compared {
 pub struct Report {
     gates: Vec<Gate>,
     compared: Vec<Compared>,
+    noted: Vec<(String, String)>,
 }
 
 impl Report {
@@ -42,6 +43,11 @@ impl Report {
     /// What flanneld and loden did. It is for a gate to say what loden has to do.
     pub fn compare(&mut self, what: impl Into<String>, flanneld: impl fmt::Display, loden: impl fmt::Display) {
         self.compared.push(Compared { what: what.into(), flanneld: flanneld.to_string(), loden: loden.to_string() });
+    }
+
+    /// A figure that nothing hangs on.
+    pub fn note(&mut self, what: impl Into<String>, seen: impl fmt::Display) {
+        self.noted.push((what.into(), seen.to_string()));
     }
 
     /// The gates that do not hold.
@@ -61,6 +67,9 @@ impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Gate { wanted, seen, holds } in &self.gates {
             writeln!(out, "    {} {wanted}: {seen}", if *holds { "ok    " } else { "FAILED" })?;
+        }
+        for (what, seen) in &self.noted {
+            writeln!(out, "           {what}: {seen}")?;
         }
         for Compared { what, flanneld, loden } in &self.compared {
             writeln!(out, "    {what}\n      flanneld  {flanneld}\n      loden     {loden}")?;
