@@ -92,16 +92,19 @@ impl Lab {
         Host::new(&self.switch, name, number, self.options)
     }
 
-    /// Another host in the place of this one: the same name and address, and nothing else of it, as after a boot. What still runs on
+    /// Another host in the place of this one: the same name, MAC and address, and nothing else of it, as after a boot. What still runs on
     /// the old one has no link any more.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn replace(&self, host: Host) -> Result<Host> {
         let (name, number) = (host.name().to_owned(), host.number());
+        let mac = host.run(&["cat", "/sys/class/net/eth0/address"])?;
         self.switch.ip_batch(&format!("link del {name}\n"))?;
         drop(host);
-        Host::new(&self.switch, &name, number, self.options)
+        let host = Host::new(&self.switch, &name, number, self.options)?;
+        host.ip_batch(&format!("link set eth0 address {mac}"))?;
+        Ok(host)
     }
 
     /// Starts an etcd on the switch, at <http://192.168.77.254:2379>.
