@@ -50,7 +50,7 @@ fn every_make_target_that_a_page_names_is_there() -> Result<()> {
     let makefile = read("Makefile")?;
     let targets: BTreeSet<&str> =
         makefile.lines().filter(|line| line.contains("## ")).filter_map(|line| Some(line.split_once(':')?.0)).collect();
-    for page in ["README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/testing.md", "docs/performance.md"] {
+    for page in ["README.md", "CONTRIBUTING.md", "docs/kubernetes.md", "docs/operations.md", "docs/testing.md", "docs/performance.md"] {
         let text = read(page)?;
         // `make TARGET` stands in backquotes or at the start of an indented line.
         let named = text.split("`make ").skip(1).chain(text.split("\n    make ").skip(1));
@@ -60,6 +60,46 @@ fn every_make_target_that_a_page_names_is_there() -> Result<()> {
             ensure!(targets.contains(target), "{page} names make {target}, and the Makefile has no such target");
         }
     }
+    Ok(())
+}
+
+/// What is in the YAML files below a folder.
+fn manifests(folder: &Path, texts: &mut Vec<(String, String)>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            manifests(&path, texts)?;
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            texts.push((path.display().to_string(), std::fs::read_to_string(&path)?));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_flag_and_version_in_a_manifest_is_the_program_s() -> Result<()> {
+    let mut texts = Vec::new();
+    manifests(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"), &mut texts)?;
+    let help = |name| Ok::<_, anyhow::Error>(Command::new(env!("CARGO_BIN_EXE_loden")).args([name, "--help"]).output()?.stdout);
+    let known = String::from_utf8([help("agent")?, help("cleanup")?].concat())?;
+    let (mut flags, mut versions) = (0, 0);
+    for (path, text) in texts {
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            // In a list: `- --flag=value` or `[--flag, --flag=value]`.
+            let list = line.strip_prefix("- ").or_else(|| line.strip_prefix("args: ["));
+            for flag in list.into_iter().flat_map(|list| list.split(", ")).filter(|word| word.starts_with("--")) {
+                let name = flag.split(['=', ']']).next().unwrap_or_default();
+                ensure!(known.lines().any(|line| line.split_whitespace().any(|word| word == name)), "{path}: {flag}");
+                flags += 1;
+            }
+            let version = ["newTag: v", "appVersion: v", "version: "].iter().find_map(|key| line.strip_prefix(key));
+            if let Some(version) = version {
+                ensure!(version == env!("CARGO_PKG_VERSION"), "{path}: {line}");
+                versions += 1;
+            }
+        }
+    }
+    ensure!(flags > 10 && versions >= 3, "{flags} flags, {versions} versions");
     Ok(())
 }
 
