@@ -13,8 +13,15 @@ pub(crate) const CASES: &[Case<Cluster>] =
     cases![the_api_server_accepts_every_kustomization, the_api_server_accepts_what_the_helm_chart_makes,];
 
 /// Below `manifests`.
-const KUSTOMIZATIONS: [&str; 5] =
-    ["", "kubernetes/overlays/dual-stack", "kubernetes/overlays/etcd", "kubernetes/overlays/nftables", "kubernetes/overlays/own-node-only"];
+const KUSTOMIZATIONS: [&str; 7] = [
+    "",
+    "kubernetes/cleanup",
+    "kubernetes/handover",
+    "kubernetes/overlays/dual-stack",
+    "kubernetes/overlays/etcd",
+    "kubernetes/overlays/nftables",
+    "kubernetes/overlays/own-node-only",
+];
 
 /// What people set in the chart: by default, both families, and what is further down.
 const VALUES: [&[&str]; 3] =
@@ -22,7 +29,9 @@ const VALUES: [&[&str]; 3] =
 
 fn the_api_server_accepts_every_kustomization(cluster: &Cluster, report: &mut Report) -> Result<()> {
     // A trial run makes no namespace for the rest to be in.
-    cluster.control.kubectl(&["create", "namespace", "kube-flannel"])?;
+    for namespace in ["kube-flannel", "loden-cleanup"] {
+        cluster.control.kubectl(&["create", "namespace", namespace])?;
+    }
     for folder in KUSTOMIZATIONS {
         let said = cluster.control.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-k", &cluster.parts.manifests(folder)]);
         let (holds, said) = told(said);
