@@ -63,7 +63,10 @@ pub(crate) fn report(sizes: &[u32], samples: u32, logs: bool) -> Result<()> {
                 ensure!(program.is_file(), "FLANNELD_BIN: there is no {}", program.display());
                 println!("{size} Nodes: flanneld");
                 let host = lab.host("h2")?;
-                all.push(nodes.measure("flanneld", &host, &net_conf, *size, samples, Some(program))?);
+                match nodes.measure("flanneld", &host, &net_conf, *size, samples, Some(program)) {
+                    Ok(figures) => all.push(figures),
+                    Err(error) => println!("{size} Nodes: flanneld FAILED: {:.300}", format!("{error:#}")),
+                }
             }
             None => println!("{size} Nodes: flanneld NOT RUN, as FLANNELD_BIN names none"),
         }
@@ -104,7 +107,9 @@ impl Nodes<'_> {
         )?;
         let options = match other {
             None => AgentOptions::loden_in_kubernetes(self.server, host.name(), net_conf)?,
-            Some(program) => AgentOptions::other_in_kubernetes(program, self.server, host.name(), net_conf),
+            // With the 5000 that it has room for otherwise, it stops for good above that many Nodes.
+            Some(program) => AgentOptions::other_in_kubernetes(program, self.server, host.name(), net_conf)
+                .env("EVENT_QUEUE_DEPTH", &count.saturating_mul(2).to_string()),
         };
         let mut rtnl = Rtnl::open(host)?;
         let before = self.server.bytes_sent();

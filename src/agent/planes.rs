@@ -151,13 +151,14 @@ fn together(standings: Vec<Standing>) -> Standing {
 }
 
 fn worse(a: State, b: State) -> State {
-    use State::{Converging, InStep, Troubled, Waiting};
+    use State::{Converging, InStep, Troubled, Unforwarding, Waiting};
     match (a, b) {
         (Troubled(more, reason), Troubled(keys, _)) => Troubled(more + keys, reason),
         (trouble @ Troubled(..), _) | (_, trouble @ Troubled(..)) => trouble,
         (Waiting, _) | (_, Waiting) => Waiting,
         (Converging(a), Converging(b)) => Converging(a + b),
-        (converging @ Converging(_), InStep) | (InStep, converging @ Converging(_)) => converging,
+        (converging @ Converging(_), _) | (_, converging @ Converging(_)) => converging,
+        (unforwarding @ Unforwarding(_), _) | (_, unforwarding @ Unforwarding(_)) => unforwarding,
         (InStep, InStep) => InStep,
     }
 }
@@ -174,6 +175,8 @@ mod tests {
             (State::InStep, State::Waiting, State::Waiting),
             (State::Converging(2), State::Converging(3), State::Converging(5)),
             (State::Converging(2), State::Waiting, State::Waiting),
+            (State::Unforwarding("off".to_owned()), State::Converging(2), State::Converging(2)),
+            (State::Unforwarding("off".to_owned()), State::InStep, State::Unforwarding("off".to_owned())),
             (State::Waiting, troubled(1), troubled(1)),
             (troubled(1), troubled(2), troubled(3)),
         ] {

@@ -17,7 +17,8 @@ use crate::metrics::{LeaseEnd, Metrics};
 use crate::systemd;
 
 /// Keeps readiness, systemd's status line and the metrics current. Ready means: the lease is held, and the kernel holds
-/// what it should. That the store does not answer is no reason by itself: nothing is lost by it. `serving` becomes true once
+/// what it should; forwarding is no reason where a CNI plugin sees to it, with the first pod. That the store does not answer is no reason by
+/// itself: nothing is lost by it. `serving` becomes true once
 /// containers may start.
 pub(super) async fn watch_readiness(
     board: Board,
@@ -25,6 +26,7 @@ pub(super) async fn watch_readiness(
     metrics: Arc<Metrics>,
     say: watch::Sender<Readiness>,
     serving: watch::Sender<bool>,
+    plugin_forwards: bool,
 ) {
     let mut facts = board.look();
     let mut told_ready = false;
@@ -39,7 +41,7 @@ pub(super) async fn watch_readiness(
         let lease_now = lease.as_mut().map(|lease| lease.borrow_and_update().clone());
         metrics.set_lease_end(lease_end(lease_now.as_ref()));
         let standing_now = standing.as_mut().and_then(|standing| standing.borrow_and_update().clone());
-        let readiness = readiness(&now, lease_now.as_ref(), standing_now.as_ref());
+        let readiness = readiness(&now, lease_now.as_ref(), standing_now.as_ref(), plugin_forwards);
         let line = line(&readiness, now.key, standing_now.as_ref(), &store);
         if line != last_line {
             systemd::status(&line);
@@ -82,7 +84,7 @@ pub(super) async fn watch_readiness(
 /// Whether whoever starts after us may start: lease and subnet file are there, and what can be done for the peers has been. That one of
 /// them cannot be reached is no reason to keep containers from starting.
 fn serves(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standing>) -> bool {
-    let done = matches!(standing, Some(Standing { state: State::Troubled(..), complete: true, .. }));
+    let done = matches!(standing, Some(Standing { state: State::Troubled(..) | State::Unforwarding(_), complete: true, .. }));
     let filtered = facts.packet_filters.values().all(|filter| filter.not_ready().is_none());
     matches!(lease, Some(LeaseState::Held(_))) && done && filtered && facts.blocked.is_none() && facts.subnet_file.is_none()
 }
@@ -98,7 +100,7 @@ pub(super) async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
     }
 }
 
-fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standing>) -> Readiness {
+fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standing>, plugin_forwards: bool) -> Readiness {
     if facts.stuck {
         return Readiness::NotReady("the data plane does not answer".to_owned());
     }
@@ -118,6 +120,7 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
         State::InStep => true,
         // All peers were named before, and the store has nothing to say: what is known is in the kernel.
         State::Waiting => facts.known,
+        State::Unforwarding(_) => plugin_forwards,
         State::Converging(_) | State::Troubled(..) => false,
     });
     let reason = match (facts.blocked.as_ref(), lease, standing) {
@@ -126,8 +129,11 @@ fn readiness(facts: &Facts, lease: Option<&LeaseState>, standing: Option<&Standi
         (None, Some(LeaseState::Claiming { reason }), _) => format!("no lease: {reason}"),
         (None, Some(LeaseState::Lost { reason }), _) => format!("lease lost: {reason}"),
         (None, Some(LeaseState::Held(_)), _) if in_step => match facts.subnet_file.clone().or(filtered) {
-            None => return Readiness::Ready,
             Some(error) => error,
+            None => match standing {
+                Some(Standing { state: State::Unforwarding(reason), .. }) => return Readiness::ReadyBut(reason.clone()),
+                _ => return Readiness::Ready,
+            },
         },
         (None, Some(LeaseState::Held(_)), Some(Standing { state, .. })) => state.to_string(),
         (None, ..) => "starting".to_owned(),

@@ -98,6 +98,7 @@ fn data_plane<K: Kernel>(reconciler: &Reconciler<K>) -> DataPlane {
         State::InStep => (DataPlaneState::InStep, None, 0),
         State::Waiting => (DataPlaneState::Converging, Some("the leases are not all known yet".to_owned()), 0),
         State::Converging(work) => (DataPlaneState::Converging, None, work),
+        State::Unforwarding(reason) => (DataPlaneState::Blocked, Some(reason), 1),
         State::Troubled(keys, reason) => (DataPlaneState::Blocked, Some(reason), keys),
     };
     let retrying = count(reconciler.retries().refused() + reconciler.retries().outdone());

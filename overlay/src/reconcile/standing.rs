@@ -47,6 +47,9 @@ pub enum State {
     Converging(usize),
     /// No snapshot of the leases is complete yet; what is known is in the kernel.
     Waiting,
+    /// The kernel holds what it should, but forwarding is off and cannot be switched on, for this reason. A container runtime's plugin
+    /// may do so with the first container.
+    Unforwarding(String),
     /// So many keys cannot be made right, for this reason (the first one's).
     Troubled(usize, String),
 }
@@ -58,6 +61,7 @@ impl fmt::Display for State {
             Self::Converging(0) => out.write_str("the kernel is about to be looked at again"),
             Self::Converging(keys) => write!(out, "{keys} entries still to be put right"),
             Self::Waiting => out.write_str("the leases are not all known yet"),
+            Self::Unforwarding(reason) => out.write_str(reason),
             Self::Troubled(keys, reason) => write!(out, "{keys} entries cannot be put right: {reason}"),
         }
     }
@@ -81,14 +85,17 @@ impl<K: Kernel> Reconciler<K> {
     pub fn state(&self) -> State {
         let trouble = self.retries.refused() + self.retries.outdone() + self.blocked.len();
         let work = self.dirty.len() + self.doomed.len();
-        if trouble > 0 {
-            let blocked = self.blocked.values().next().map(ToString::to_string);
-            let trouble_reason = || self.retries.troubles().next().map(|(matter, trouble)| format!("{matter}: {trouble}"));
-            State::Troubled(trouble, blocked.or_else(trouble_reason).unwrap_or_default())
+        let first = self.retries.troubles().next().map(|(matter, trouble)| (matter.0, format!("{matter}: {trouble}")));
+        let blocked = self.blocked.values().next().map(ToString::to_string);
+        let unforwarding = first.clone().filter(|(key, _)| *key == Key::Forwarding && trouble == 1).map(|(_, reason)| reason);
+        if trouble > 0 && unforwarding.is_none() {
+            State::Troubled(trouble, blocked.or(first.map(|(_, reason)| reason)).unwrap_or_default())
         } else if !self.peers.is_complete() {
             State::Waiting
         } else if work > 0 || self.dump_wanted {
             State::Converging(work)
+        } else if let Some(reason) = unforwarding {
+            State::Unforwarding(reason)
         } else {
             State::InStep
         }
