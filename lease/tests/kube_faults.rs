@@ -163,6 +163,23 @@ async fn an_api_server_that_is_away_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_told_also_where_an_outage_was_before() {
+    let mut bench = Nodes::default();
+    bench.server.stop();
+    bench.server.forbid("list", "nodes");
+    let store = bench.of("own");
+    let mut health = store.health();
+    watched(store, async |_events| {
+        let down = timeout(SOON, health.wait_for(|health| matches!(health, Health::Down(_)))).await.unwrap().unwrap().clone();
+        assert!(matches!(&down, Health::Down(why) if why.contains("refused")), "{down:?}");
+        bench.server.start().unwrap();
+        let named = |health: &Health| matches!(health, Health::Down(why) if why.contains("may not list nodes"));
+        timeout(SOON, health.wait_for(named)).await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_connection_goes_on_where_the_old_one_was() {
     let bench = Nodes::default();
     put_peer(&bench, "a", &["10.5.1.0/24"], "192.0.2.1");
