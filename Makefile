@@ -105,17 +105,17 @@ docker-test: ## beside two real Docker daemons: containers across hosts and to t
 	cargo build -p loden -p interop
 	@LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop docker "$(FAMILY)"
 
-KUBE := $(TARGET)/kube-test
+KUBE_TEST := $(TARGET)/kube-test
 kube-test: ## in a real Kubernetes cluster, whose parts it builds: pods, services, migration from flannel and back (FAMILY=one, or part of a name)
 	@$(SETUP) rust build sandbox etcd kubernetes flanneld
 	@for peer in kubernetes flanneld flannel-cni helm; do tests/support/peers $$peer >/dev/null; done
 	cargo build -p kube-test
-	@tests/kube/images/build $$(tests/support/peers flanneld) $$(tests/support/peers flannel-cni) $(KUBE)/images
-	@binary=$${LODEN_BIN:-$$(manifests/image/static "" dev)}; manifests/image/archive "$$binary" $(KUBE)/images/loden.tar
-	@rm -rf $(KUBE)/logs
+	@tests/kube/images/build $$(tests/support/peers flanneld) $$(tests/support/peers flannel-cni) $(KUBE_TEST)/images
+	@binary=$${LODEN_BIN:-$$(manifests/image/static "" dev)}; manifests/image/archive "$$binary" $(KUBE_TEST)/images/loden.tar
+	@rm -rf $(KUBE_TEST)/logs
 	$(if $(FAMILY),,KUBE_APISERVER_BIN=$$(tests/support/peers kubernetes)/kube-apiserver cargo test --quiet -p lease --test store_contract kubernetes)
 	@KUBERNETES_BIN=$$(tests/support/peers kubernetes) HELM_BIN=$$(tests/support/peers helm) \
-		KUBE_IMAGES=$(KUBE)/images KUBE_LOGS=$(KUBE)/logs tests/kube/run $(TARGET)/debug/kube-test "$(FAMILY)"
+		KUBE_IMAGES=$(KUBE_TEST)/images KUBE_LOGS=$(KUBE_TEST)/logs tests/kube/run $(TARGET)/debug/kube-test "$(FAMILY)"
 
 fuzz: ## fuzz whatever parses what others wrote (FUZZ_SECONDS each; needs a nightly toolchain)
 	@$(SETUP) rust build fuzz

@@ -16,6 +16,8 @@ use testkit::wait_for;
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(20);
+/// A watch that says nothing for so long is too silent.
+const SILENCE: Duration = Duration::from_secs(101);
 
 /// A peer's Node, as its flanneld has annotated it.
 fn put_peer(bench: &Nodes, name: &str, cidrs: &[&str], address: &str) {
@@ -89,6 +91,26 @@ async fn a_history_that_is_gone_is_listed_anew_and_what_went_with_it_is_not_name
     .await;
 }
 
+#[tokio::test]
+async fn a_server_that_is_behind_what_it_has_told_is_listed_anew_when_its_watch_is_silent() {
+    let bench = Nodes::default();
+    put_peer(&bench, "a", &["10.5.1.0/24"], "192.0.2.1");
+    let copy = bench.server.revision();
+    put_peer(&bench, "b", &["10.5.2.0/24"], "192.0.2.2");
+    watched(bench.of("own"), async |mut events| {
+        events.snapshot().await;
+        annotate(&bench, "b", "192.0.2.3");
+        applied(&mut events, "10.5.2.0-24", "192.0.2.3").await;
+        bench.server.go_back(copy);
+        tokio::time::pause();
+        tokio::time::advance(SILENCE).await;
+        tokio::time::resume();
+        assert_eq!(events.next().await, Event::Init);
+        assert_eq!(events.snapshot().await, [key("10.5.1.0-24")]);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_breaks_off_is_not_a_list() {
     let bench = Nodes::default();
@@ -136,6 +158,23 @@ async fn an_api_server_that_is_away_changes_nothing() {
         applied(&mut events, "10.5.1.0-24", "192.0.2.2").await;
         assert_eq!(lists(&bench.server.take_requests()), 0);
         assert_eq!(*health.borrow(), Health::Up);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_told_also_where_an_outage_was_before() {
+    let mut bench = Nodes::default();
+    bench.server.stop();
+    bench.server.forbid("list", "nodes");
+    let store = bench.of("own");
+    let mut health = store.health();
+    watched(store, async |_events| {
+        let down = timeout(SOON, health.wait_for(|health| matches!(health, Health::Down(_)))).await.unwrap().unwrap().clone();
+        assert!(matches!(&down, Health::Down(why) if why.contains("refused")), "{down:?}");
+        bench.server.start().unwrap();
+        let named = |health: &Health| matches!(health, Health::Down(why) if why.contains("may not list nodes"));
+        timeout(SOON, health.wait_for(named)).await.unwrap().unwrap();
     })
     .await;
 }

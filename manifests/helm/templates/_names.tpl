@@ -12,7 +12,7 @@ tier: node
 {{-   with int $flannel.backendPort }}{{ $_ := set $backend "Port" . }}{{ end -}}
 {{-   with int $flannel.mtu }}{{ $_ := set $backend "MTU" . }}{{ end -}}
 {{-   if $flannel.directRouting }}{{ $_ := set $backend "DirectRouting" true }}{{ end -}}
-{{-   if $flannel.gbp }}{{ $_ := set $backend "GBP" true }}{{ end -}}
+{{-   if $flannel.GBP }}{{ $_ := set $backend "GBP" true }}{{ end -}}
 {{- end -}}
 {{- $conf := dict "Backend" $backend -}}
 {{- with .Values.podCidr }}{{ $_ := set $conf "Network" . }}{{ else }}{{ $_ := set $conf "EnableIPv4" false }}{{ end -}}

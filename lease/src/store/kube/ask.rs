@@ -27,6 +27,8 @@ pub(super) enum Ask<'a> {
     Node(&'a str),
     /// Some Nodes: the first ones, or those after a token.
     Page(Option<&'a str>),
+    /// One Node, for the revision that the list is of.
+    Revision,
     /// A pod, for the Node that it runs on.
     Pod { namespace: &'a str, name: &'a str },
     /// A Node's status, and its metadata with it, to be patched.
@@ -43,6 +45,7 @@ impl Ask<'_> {
                 let page = ListParams { limit: Some(PAGE), continue_token: proceed.map(str::to_owned), ..ListParams::default() };
                 Request::new(NODES).list(&page)
             }
+            Self::Revision => Request::new(NODES).list(&ListParams { limit: Some(1), ..ListParams::default() }),
             Self::Pod { namespace, name } => Request::new(format!("/api/v1/namespaces/{namespace}/pods")).get(name, &GetParams::default()),
             Self::PatchStatus { node, patch } => {
                 let options = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
@@ -63,7 +66,7 @@ impl Ask<'_> {
     pub(super) fn right(self) -> Right {
         match self {
             Self::Node(_) => Right("get", "nodes"),
-            Self::Page(_) => Right("list", "nodes"),
+            Self::Page(_) | Self::Revision => Right("list", "nodes"),
             Self::Pod { .. } => Right("get", "pods"),
             Self::PatchStatus { .. } => Right("patch", "nodes/status"),
             Self::Note(_) => Right("create", "events"),

@@ -57,10 +57,13 @@ impl std::fmt::Debug for Slot {
     }
 }
 
-/// The right that was refused last, and when. While it is being asked for, an answer to something else is no sign that all is well.
+/// What there is to remember of refusals.
 #[derive(Debug, Default)]
 struct State {
+    /// The right that was refused last, and when. While it is being asked for, an answer to something else is no sign that all is well.
     refused: Option<(Right, Instant)>,
+    /// Whether it was told, since all was well last, that we are refused: for that a person has to act, and an outage before it would hide it.
+    told_refusal: bool,
 }
 
 /// A client, and the number that it has.
@@ -171,7 +174,7 @@ impl Connection {
             if state.refused.is_some_and(|(refused, when)| refused != right && when.elapsed() < INSISTENCE) {
                 return;
             }
-            state.refused = None;
+            *state = State::default();
         }
         let changed = self.health.send_if_modified(|health| {
             let changed = *health != Health::Up;
@@ -184,11 +187,16 @@ impl Connection {
     }
 
     pub(super) fn is_down(&self, right: Right, failure: &Failure) {
-        if matches!(failure, Failure::Denied(_)) {
-            self.state().refused = Some((right, Instant::now()));
-        }
+        let refused = matches!(failure, Failure::Denied(_) | Failure::Unknown(_));
+        let news = {
+            let mut state = self.state();
+            if matches!(failure, Failure::Denied(_)) {
+                state.refused = Some((right, Instant::now()));
+            }
+            refused && !std::mem::replace(&mut state.told_refusal, true)
+        };
         let changed = self.health.send_if_modified(|health| {
-            let changed = !matches!(health, Health::Down(_));
+            let changed = news || !matches!(health, Health::Down(_));
             if changed {
                 *health = Health::Down(failure.to_string());
             }

@@ -1,7 +1,7 @@
 //! The Nodes, listed in pages and then followed for ever, through every break.
 //!
 //! It goes on where it was: a watch that ends, a client that is given up and an API server that is away cost no list.
-//! Only a history that is gone does, or a server that is behind what it has told.
+//! Only a history that is gone does, or a server that is behind what it has told, which is looked for when a watch is silent.
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -66,10 +66,6 @@ enum End {
 /// The API server no longer has what we ask for.
 const FORGOTTEN: End = End::Relist("what has happened meanwhile is no longer to be had");
 
-/// How often in a row a watch may be behind what was told before. A server's cache is, for moments; one whose data were
-/// restored from an older copy stays so, and would tell nothing of what happens there until it has caught up.
-const BEHIND: u32 = 2;
-
 /// A feed, and what it has told so far.
 pub(super) struct Feed<'a> {
     connection: &'a Connection,
@@ -77,13 +73,12 @@ pub(super) struct Feed<'a> {
     notes: Option<mpsc::Sender<NodeEvent>>,
     roster: Roster,
     position: Option<Revision>,
-    behind: u32,
 }
 
 impl<'a> Feed<'a> {
     /// A feed as seen from our Node. What an operator should see there goes to `notes`.
     pub(super) fn new(connection: &'a Connection, own: &'a Own, name: &str, notes: Option<mpsc::Sender<NodeEvent>>) -> Self {
-        Self { connection, own, notes, roster: Roster::new(name), position: None, behind: 0 }
+        Self { connection, own, notes, roster: Roster::new(name), position: None }
     }
 
     /// Lists, then follows, until nobody listens.
@@ -176,17 +171,17 @@ impl<'a> Feed<'a> {
                 news = timeout(SILENCE, events.next()) => news,
                 _ = numbers.changed() => break,
             };
-            let Ok(Some(news)) = news else { break };
+            let news = match news {
+                Ok(Some(news)) => news,
+                Ok(None) => break,
+                Err(_) => return self.look_where().await,
+            };
             let mut told = Vec::new();
             let folded = news.into_iter().try_for_each(|message| self.fold(message, &mut told));
             if !told.is_empty() && sink.take(told).await.is_break() {
                 return Err(End::Unheard);
             }
             folded.map_err(|failure| if failure == Failure::Gone { FORGOTTEN } else { failed(failure) })?;
-            if self.behind >= BEHIND {
-                self.behind = 0;
-                return Err(End::Relist("the API server is behind what it has told: was it restored from a copy?"));
-            }
             self.recall(sink).await?;
         }
         Ok(())
@@ -206,11 +201,17 @@ impl<'a> Feed<'a> {
             WatchEvent::Bookmark(bookmark) => node::revision(&bookmark.metadata.resource_version),
             WatchEvent::Error(status) => return Err(Failure::from_status(status.code, &status.message)),
         };
-        if self.position.is_some_and(|position| revision < position) {
-            self.behind += 1;
-        } else {
-            self.position = Some(revision);
-            self.behind = 0;
+        self.position = self.position.max(Some(revision));
+        Ok(())
+    }
+
+    /// After a silence: whether the server is behind what it has told. One whose data were restored from an older copy says nothing,
+    /// not even where it is, until it has caught up (`cacheWatcher.process`, k8s.io/apiserver
+    /// `pkg/storage/cacher/cache_watcher.go`).
+    async fn look_where(&self) -> Result<(), End> {
+        let page: Page = self.connection.call(Ask::Revision).await.map_err(|failure| End::Failed(None, failure))?;
+        if Some(node::revision(&page.metadata.resource_version)) < self.position {
+            return Err(End::Relist("the API server is behind what it has told: was it restored from a copy?"));
         }
         Ok(())
     }

@@ -24,8 +24,12 @@ const KUSTOMIZATIONS: [&str; 7] = [
 ];
 
 /// What people set in the chart: by default, both families, and what is further down.
-const VALUES: [&[&str]; 3] =
-    [&[], &["podCidrv6=fc00:244::/32"], &["flannel.backend=host-gw", "flannel.mtu=1400", "flannel.skipCNIConfigInstallation=true"]];
+const VALUES: [&[&str]; 4] = [
+    &[],
+    &["podCidrv6=fc00:244::/32"],
+    &["flannel.backend=host-gw", "flannel.mtu=1400", "flannel.skipCNIConfigInstallation=true"],
+    &["flannel.GBP=true", "flannel.healthz.port=0"],
+];
 
 fn the_api_server_accepts_every_kustomization(cluster: &Cluster, report: &mut Report) -> Result<()> {
     // A trial run makes no namespace for the rest to be in.

@@ -123,6 +123,11 @@ impl ApiServer {
         self.close_watches();
     }
 
+    /// Is again as it was at this revision, as after a restore from a copy. Watches stay, and are silent until it has caught up.
+    pub fn go_back(&self, revision: u64) {
+        self.shared.change(|world| world.go_back(revision));
+    }
+
     /// Ends every watch.
     pub fn close_watches(&self) {
         self.shared.misbehave(|faults| faults.closed += 1);

@@ -152,6 +152,16 @@ impl World {
         Ok(later.take(limit).map(|(revision, change)| (*revision, change.clone())).collect())
     }
 
+    /// Forgets all that came after a revision.
+    pub(super) fn go_back(&mut self, revision: u64) {
+        self.revision = revision;
+        self.log.retain(|then, _| *then <= revision);
+        for versions in self.nodes.values_mut() {
+            versions.retain(|version| version.since <= revision);
+        }
+        self.nodes.retain(|_, versions| !versions.is_empty());
+    }
+
     /// Forgets all versions but the last: a watch or a list that is behind is told that it is too old.
     pub(super) fn compact(&mut self) {
         self.revision += 1;
