@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use loden::cli::{self, Invocation};
+use loden::cli::{self, CleanupOptions, Invocation};
 use loden::{agent, cni, commands, conceal, conflicts, logging, privilege, status};
 
 fn main() -> ExitCode {
@@ -19,8 +19,10 @@ fn main() -> ExitCode {
             return ExitCode::from(cli::EXIT_USAGE);
         }
     };
+    let stays = matches!(&invocation, Invocation::Cleanup(_, CleanupOptions { stay: true, .. }));
     match obey(invocation) {
         Ok((text, code)) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) if stays && code == ExitCode::SUCCESS => commands::await_end(),
             Ok(()) => code,
             Err(_) => ExitCode::FAILURE,
         },
@@ -44,7 +46,7 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
             if options.store.etcd().is_some() {
                 conflicts::refuse_beside(&flannelds, &options)?;
             }
-            privilege::narrow(options.healthz.map(|address| address.port()))?;
+            privilege::narrow(options.healthz.map(|address| address.port()), options.install.conf.is_some())?;
             agent::run(*options, flannelds)?;
             String::new()
         }
@@ -57,8 +59,8 @@ fn obey(invocation: Invocation) -> anyhow::Result<(String, ExitCode)> {
             [] => "no lease of this host is in the store\n".to_owned(),
             keys => keys.iter().map(|key| format!("released {key}\n")).collect(),
         },
-        Invocation::Cleanup(options, None) => commands::cleanup(&options)?,
-        Invocation::Cleanup(options, Some(wait)) => {
+        Invocation::Cleanup(options, CleanupOptions { handover: None, stay: _ }) => commands::cleanup(&options)?,
+        Invocation::Cleanup(options, CleanupOptions { handover: Some(wait), stay: _ }) => {
             let commands::HandedOver { text, complete } = commands::handover(&options, wait)?;
             return Ok((text, if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
         }

@@ -1,6 +1,7 @@
 //! What this process may do: gives up, for good, every right that the agent has no use for.
 //!
-//! What stays is `CAP_NET_ADMIN`, and the right to a port below 1024 where one is asked for. `CAP_NET_RAW` stays where it is given, but
+//! What stays is `CAP_NET_ADMIN`, the right to a port below 1024 where one is asked for, and where CNI's files are installed the right to
+//! do so into directories that are another account's. `CAP_NET_RAW` stays where it is given, but
 //! is not in force: it is for iptables-legacy, which is started where another program's rules of that kind drop the overlay's packets,
 //! and takes it up by itself. The kernel keeps these sets for each
 //! thread and hands them on to threads that are started later, so this has to come before any is. A file that is another
@@ -48,7 +49,7 @@ pub enum PrivilegeError {
 ///
 /// # Errors
 /// [`PrivilegeError`]; that a right is missing is told with the ways to give it.
-pub fn narrow(health_port: Option<u16>) -> Result<(), PrivilegeError> {
+pub fn narrow(health_port: Option<u16>, installs: bool) -> Result<(), PrivilegeError> {
     let kernel = |step| move |source| PrivilegeError::Kernel { step, source };
     let have = caps::read(None, CapSet::Permitted).map_err(kernel("reading them"))?;
     if !have.contains(&Capability::CAP_NET_ADMIN) {
@@ -56,7 +57,7 @@ pub fn narrow(health_port: Option<u16>) -> Result<(), PrivilegeError> {
     }
     // What we make is for all to read and for us to write, whatever the umask that we were given; a secret is none of it.
     umask(OTHERS_WRITE);
-    let keep: CapsHashSet = needed(health_port).intersection(&have).copied().collect();
+    let keep: CapsHashSet = needed(health_port, installs).intersection(&have).copied().collect();
     let for_iptables = have.get(&Capability::CAP_NET_RAW).copied();
     let may: CapsHashSet = keep.iter().copied().chain(for_iptables).collect();
     set_no_new_privs().map_err(PrivilegeError::NoNewPrivileges)?;
@@ -72,9 +73,10 @@ pub fn narrow(health_port: Option<u16>) -> Result<(), PrivilegeError> {
     caps::set(None, CapSet::Permitted, &may).map_err(kernel("narrowing the permitted set"))
 }
 
-fn needed(health_port: Option<u16>) -> CapsHashSet {
+fn needed(health_port: Option<u16>, installs: bool) -> CapsHashSet {
     let port = health_port.filter(|port| *port < FIRST_FREE_PORT).map(|_| Capability::CAP_NET_BIND_SERVICE);
-    [Capability::CAP_NET_ADMIN].into_iter().chain(port).collect()
+    let others_directories = installs.then_some(Capability::CAP_DAC_OVERRIDE);
+    [Capability::CAP_NET_ADMIN].into_iter().chain(port).chain(others_directories).collect()
 }
 
 #[cfg(test)]
@@ -82,9 +84,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_below_1024_is_the_one_reason_for_a_second_capability() {
-        assert_eq!(needed(None), CapsHashSet::from([Capability::CAP_NET_ADMIN]));
-        assert_eq!(needed(Some(8471)).len(), 1);
-        assert!(needed(Some(80)).contains(&Capability::CAP_NET_BIND_SERVICE));
+    fn a_port_below_1024_and_cni_s_directories_are_the_reasons_for_a_second_capability() {
+        assert_eq!(needed(None, false), CapsHashSet::from([Capability::CAP_NET_ADMIN]));
+        assert_eq!(needed(Some(8471), false).len(), 1);
+        assert!(needed(Some(80), false).contains(&Capability::CAP_NET_BIND_SERVICE));
+        assert!(needed(None, true).contains(&Capability::CAP_DAC_OVERRIDE));
     }
 }

@@ -101,7 +101,14 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     tasks.spawn(status::Server::bind(&options.subnet_file)?.serve(ask));
     let room = Room::take(&options.store, flannelds)?;
     tasks.spawn(report::answer(asked, board.clone(), options.store.clone(), store.health(), say_ready.subscribe()));
-    tasks.spawn(reporter::watch_readiness(board.clone(), store.health(), Arc::clone(&metrics), say_ready, say_serving, options.install.conf.is_some()));
+    tasks.spawn(reporter::watch_readiness(
+        board.clone(),
+        store.health(),
+        Arc::clone(&metrics),
+        say_ready,
+        say_serving,
+        options.install.conf.is_some(),
+    ));
     tasks.spawn(pulse(board.clone()));
     if options.install.conf.is_some() {
         tasks.spawn(install::keep(options.install.clone(), becomes(serving.clone())));

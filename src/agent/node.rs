@@ -92,7 +92,9 @@ pub(super) async fn note(store: KubeStore, board: Board) {
             matters.extend(planes.views().await.iter().flat_map(of_view));
         }
         told.retain(|matter| matters.contains(matter));
-        let fresh: Vec<Matter> = matters.difference(&told).take(MOST).cloned().collect();
+        let mut fresh: Vec<Matter> = matters.difference(&told).cloned().collect();
+        let more = fresh.len() > MOST;
+        fresh.truncate(MOST);
         for matter in fresh {
             match store.note(matter.event()).await {
                 Ok(()) => drop(told.insert(matter)),
@@ -111,6 +113,7 @@ pub(super) async fn note(store: KubeStore, board: Board) {
             changed = facts.changed() => changed.is_err(),
             changed = health.changed() => changed.is_err(),
             () = changed(lease.as_mut()) => false,
+            () = sleep(PAUSE), if more => false,
             () = other_complaints(standing.as_mut(), complaints) => {
                 sleep(rng.jitter(PAUSE)).await;
                 false

@@ -102,6 +102,9 @@ pub(super) struct CleanupFlags {
     /// Wait so long for flanneld's own; exits 1 when something had to stay
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds, help_heading = "Handover")]
     pub(super) wait: u64,
+    /// When all is done, wait to be ended: for a DaemonSet, whose pods are started anew otherwise
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool)]
+    pub(super) stay: bool,
     #[command(flatten)]
     pub(super) agent: AgentFlags,
 }

@@ -47,8 +47,8 @@ pub enum Invocation {
     Plan(Box<Options>),
     /// Give the lease back.
     Release(Box<Options>),
-    /// Remove what is ours from the kernel; or, for a handover to flanneld, what that does not manage, waiting for so long.
-    Cleanup(Box<Options>, Option<Duration>),
+    /// Remove what is ours from the kernel.
+    Cleanup(Box<Options>, CleanupOptions),
     /// Install the CNI plugin and its configuration.
     InstallCni(InstallCniOptions),
     /// Be the CNI plugin.
@@ -68,6 +68,15 @@ pub struct StatusOptions {
     pub subnet_file: PathBuf,
     /// Whether the report is wanted as JSON.
     pub json: bool,
+}
+
+/// What `cleanup` is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanupOptions {
+    /// For a handover to flanneld only what that does not manage is removed, waiting for it so long.
+    pub handover: Option<Duration>,
+    /// Whether to wait for a signal when it is done.
+    pub stay: bool,
 }
 
 /// What `install-cni` is told.
@@ -193,11 +202,12 @@ fn invocation(command: Command, given: &[Given], environment: impl Fn(&str) -> O
         Command::Plan(flags) => Invocation::Plan(options(flags)?),
         Command::Release(flags) => Invocation::Release(options(flags)?),
         Command::Cleanup(flags) => {
-            let flags::CleanupFlags { handover, wait, agent } = *flags;
+            let flags::CleanupFlags { handover, wait, stay, agent } = *flags;
             if wait > 0 && !handover {
                 return Err(UsageError::new("--wait is for a handover: give --handover too, or leave it away"));
             }
-            Invocation::Cleanup(options(Box::new(agent))?, handover.then(|| Duration::from_secs(wait)))
+            let handover = handover.then(|| Duration::from_secs(wait));
+            Invocation::Cleanup(options(Box::new(agent))?, CleanupOptions { handover, stay })
         }
         Command::Status(flags::StatusFlags { subnet_file, json }) => Invocation::Status(StatusOptions { subnet_file, json }),
         Command::DockerOpts(flags) => Invocation::DockerOpts(flags.into()),
@@ -272,7 +282,8 @@ fn specs(command: &clap::Command) -> Vec<FlagSpec> {
             repeatable: matches!(arg.get_action(), ArgAction::Append),
             unset_by_empty: arg.get_default_values().is_empty() && !boolean,
             // A variable that asks for help, or for a way to do things once, would only surprise.
-            from_environment: !help && !matches!(name.as_str(), "version" | "json" | "handover" | "wait" | "plugin-only" | "watch"),
+            from_environment: !help
+                && !matches!(name.as_str(), "version" | "json" | "handover" | "wait" | "stay" | "plugin-only" | "watch"),
             name,
         })
     };

@@ -188,7 +188,7 @@ fn the_other_commands_take_the_agents_command_line() {
         assert!(format!("{done:?}").starts_with(wanted), "{done:?}");
     }
     let handover = |words: &[&str]| match run(&[&["loden", "cleanup"], words].concat()) {
-        Ok(Invocation::Cleanup(_, handover)) => handover,
+        Ok(Invocation::Cleanup(_, cleanup)) => cleanup.handover,
         other => panic!("{words:?}: {other:?}"),
     };
     assert_eq!(handover(&["--subnet-file=/run/x"]), None);

@@ -48,9 +48,9 @@ const LOOK: Duration = Duration::from_millis(20);
 pub fn is_called(arguments: &[OsString]) -> bool {
     let name = |called: &OsString| Path::new(called).file_name() == Some(OsStr::new(PLUGIN));
     match arguments {
-        [called, command] if command == COMMAND => !name(called),
-        [called, ..] => name(called),
-        [] => false,
+        [called, ..] if name(called) => true,
+        [_, command] => command == COMMAND,
+        _ => false,
     }
 }
 

@@ -9,9 +9,11 @@ mod release;
 mod vteps;
 
 use std::future::Future;
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use lease::{LeaseStore, NetworkConfig, Subnet};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::Store;
 use crate::cli::Options;
@@ -27,6 +29,17 @@ pub use release::release;
 /// Runs a command's work to its end.
 fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?.block_on(work)
+}
+
+/// Waits for the signal to end.
+#[must_use]
+pub fn await_end() -> ExitCode {
+    let ended = run(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
+        Ok(())
+    });
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Refuses while an agent runs with this subnet file: it would undo at once what the command does.

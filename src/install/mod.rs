@@ -135,7 +135,10 @@ pub async fn keep(options: InstallOptions, ready: impl Future<Output = ()>) {
             let outcome = installer.look(Instant::now(), is_ready);
             (installer, outcome)
         });
-        let Ok((back, (findings, again))) = looked.await else { return std::future::pending().await };
+        let Ok((back, (findings, again))) = looked.await else {
+            tracing::error!("CNI's files are looked after no longer: start the agent again");
+            return std::future::pending().await;
+        };
         installer = back;
         for finding in &findings {
             tell(finding, &options);
