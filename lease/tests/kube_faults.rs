@@ -345,3 +345,60 @@ async fn options_that_cannot_work_are_named() {
     let prefix = KubeOptions { annotation_prefix: "x".to_owned(), ..bench.options("own") };
     assert!(error(prefix).contains("--kube-annotation-prefix"));
 }
+
+/// The program that a kubeconfig names for its credentials hangs: calls fail in their time, and one process is left, not many.
+#[tokio::test(flavor = "current_thread")]
+async fn credentials_that_do_not_come_hold_nobody_up() {
+    let bench = Nodes::default();
+    put_peer(&bench, "own", &["10.5.1.0/24"], "192.0.2.1");
+    let (started, go_on) = (bench.files.path().join("started"), bench.files.path().join("go-on"));
+    let script = format!(
+        "echo >>{}; while [ ! -e {} ]; do sleep 0.05; done; echo '{}'",
+        started.display(),
+        go_on.display(),
+        json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": { "token": "late" } })
+    );
+    let exec = json!({ "apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/sh", "args": ["-c", script] });
+    let user = json!({ "name": "u", "user": { "exec": exec } });
+    let store = KubeStore::new(kubeconfig(&bench, json!({ "server": bench.server.url() }), user)).unwrap();
+    bench.server.want_token(Some("late"));
+
+    let (call, other) = (store.get(key("10.5.1.0-24")), async {
+        // Were the runtime held up, this would not end before the call does.
+        while !started.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    tokio::pin!(call);
+    tokio::select! {
+        _ = &mut call => panic!("there are no credentials yet"),
+        () = other => {}
+    }
+    let another = timeout(Duration::from_millis(300), store.get(key("10.5.1.0-24"))).await;
+    assert!(another.is_err(), "{another:?}");
+    assert_eq!(std::fs::read_to_string(&started).unwrap().lines().count(), 1, "each attempt has begun one of its own");
+    std::fs::write(&go_on, "").unwrap();
+    assert!(timeout(SOON, call).await.unwrap().unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_of_no_use_is_told_as_the_store_being_away() {
+    let bench = Nodes::default();
+    put_peer(&bench, "own", &["10.5.1.0/24"], "192.0.2.1");
+    let store = bench.of("own");
+    let mut health = store.health();
+    let is_down = |health: &Health, asked: &str| matches!(health, Health::Down(why) if why.contains(asked));
+    bench.server.fail_next(&[404]);
+    watched(store.clone(), async |mut events| {
+        timeout(SOON, health.wait_for(|health| is_down(health, "list nodes"))).await.unwrap().unwrap();
+        events.snapshot().await;
+        timeout(SOON, health.wait_for(|health| *health == Health::Up)).await.unwrap().unwrap();
+        bench.server.fail_next(&[404; 3]);
+        bench.server.close_watches();
+        timeout(SOON, health.wait_for(|health| is_down(health, "watch nodes"))).await.unwrap().unwrap();
+        annotate(&bench, "own", "192.0.2.2");
+        applied(&mut events, "10.5.1.0-24", "192.0.2.2").await;
+        assert_eq!(*health.borrow(), Health::Up);
+    })
+    .await;
+}

@@ -2,11 +2,17 @@
 
 use std::error::Error as StdError;
 use std::path::Path;
+use std::sync::Arc;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::KubeOptions;
+use super::connection::PATIENCE;
 use super::failure::Failure;
 use crate::store::StoreError;
 use crate::store::causes::with_causes;
@@ -27,8 +33,29 @@ pub(super) fn check(options: &KubeOptions) -> Result<(), StoreError> {
     }
 }
 
-/// A client with the credentials as they stand in their files now.
-pub(super) async fn client(options: &KubeOptions) -> Result<Client, Failure> {
+/// Whoever makes a client holds it: one that hangs is not joined by more.
+pub(super) type Making = Arc<Mutex<()>>;
+
+/// A client with the credentials as they stand in their files now, or as a program that the kubeconfig names says them: so it is made
+/// where nobody else is held up, and not waited for longer than for an answer.
+pub(super) async fn client(options: &KubeOptions, making: &Making) -> Result<Client, Failure> {
+    let alone = Arc::clone(making).lock_owned();
+    let (options, runtime) = (options.clone(), Handle::current());
+    let made = async {
+        let alone = alone.await;
+        let make = move || {
+            let _alone = alone;
+            runtime.block_on(make(&options))
+        };
+        spawn_blocking(make).await.unwrap_or_else(|error| Err(Failure::Unreachable(error.to_string())))
+    };
+    let late = |_| Err(Failure::Denied(format!("no credentials within {} s: {LATE}", PATIENCE.as_secs())));
+    timeout(PATIENCE, made).await.unwrap_or_else(late)
+}
+
+const LATE: &str = "the program that the kubeconfig names for them, or the file, does not answer";
+
+async fn make(options: &KubeOptions) -> Result<Client, Failure> {
     let denied = |error: StoreError| Failure::Denied(error.to_string());
     let mut config = match (&options.kubeconfig, &options.api_url) {
         (Some(file), _) => {

@@ -66,7 +66,7 @@ impl Ask<'_> {
     pub(super) fn right(self) -> Right {
         match self {
             Self::Node(_) => Right("get", "nodes"),
-            Self::Page(_) | Self::Revision => Right("list", "nodes"),
+            Self::Page(_) | Self::Revision => Right::LIST,
             Self::Pod { .. } => Right("get", "pods"),
             Self::PatchStatus { .. } => Right("patch", "nodes/status"),
             Self::Note(_) => Right("create", "events"),
@@ -79,8 +79,15 @@ impl Ask<'_> {
 pub(super) struct Right(&'static str, &'static str);
 
 impl Right {
+    /// To list the Nodes.
+    pub(super) const LIST: Self = Self("list", "nodes");
     /// To follow the Nodes.
     pub(super) const WATCH: Self = Self("watch", "nodes");
+
+    /// Whether every API server has an answer to it: one that says there is no such thing, or nothing that can be read, is none.
+    pub(super) fn is_of_all_nodes(self) -> bool {
+        self == Self::LIST || self == Self::WATCH
+    }
 }
 
 impl fmt::Display for Right {

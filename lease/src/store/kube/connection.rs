@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::KubeOptions;
-use super::access;
+use super::access::{self, Making};
 use super::ask::{Ask, Right};
 use super::failure::Failure;
 use crate::rng::{Backoff, Rng};
@@ -39,6 +39,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     pub(super) options: KubeOptions,
     slot: Mutex<Slot>,
+    making: Making,
     /// The number of the client in use: whoever follows the Nodes over an older one has to begin anew.
     numbers: watch::Sender<u64>,
     state: Mutex<State>,
@@ -60,7 +61,7 @@ impl std::fmt::Debug for Slot {
 /// What there is to remember of refusals.
 #[derive(Debug, Default)]
 struct State {
-    /// The right that was refused last, and when. While it is being asked for, an answer to something else is no sign that all is well.
+    /// The right that was refused last, or got no answer of use, and when. While it is being asked for, an answer to something else is no sign that all is well.
     refused: Option<(Right, Instant)>,
     /// Whether it was told, since all was well last, that we are refused: for that a person has to act, and an outage before it would hide it.
     told_refusal: bool,
@@ -79,7 +80,14 @@ type Failed = (Option<u64>, Failure);
 impl Connection {
     pub(super) fn new(options: KubeOptions) -> Self {
         let (slot, state) = (Mutex::default(), Mutex::default());
-        Self { options, slot, numbers: watch::Sender::new(0), state, health: watch::Sender::new(Health::Unknown) }
+        Self {
+            options,
+            slot,
+            making: Making::default(),
+            numbers: watch::Sender::new(0),
+            state,
+            health: watch::Sender::new(Health::Unknown),
+        }
     }
 
     pub(super) fn health(&self) -> watch::Receiver<Health> {
@@ -97,7 +105,7 @@ impl Connection {
         let result = result.unwrap_or_else(|_| Err(Failure::Unreachable(format!("no answer within {} s", CALL_DEADLINE.as_secs()))));
         match &result {
             _ if !ask.is_vital() => (),
-            Err(failure) if !failure.is_answer() => self.is_down(ask.right(), failure),
+            Err(failure) if failure.is_useless(ask.right()) => self.is_down(ask.right(), failure),
             Ok(_) | Err(_) => self.is_up(ask.right()),
         }
         result
@@ -138,7 +146,7 @@ impl Connection {
             }
             slot.number
         };
-        let client = access::client(&self.options).await?;
+        let client = access::client(&self.options, &self.making).await?;
         let mut slot = self.slot();
         if slot.number == number && slot.client.is_none() {
             slot.client = Some(client.clone());
@@ -190,7 +198,7 @@ impl Connection {
         let refused = matches!(failure, Failure::Denied(_) | Failure::Unknown(_));
         let news = {
             let mut state = self.state();
-            if matches!(failure, Failure::Denied(_)) {
+            if matches!(failure, Failure::Denied(_)) || failure.is_answer() {
                 state.refused = Some((right, Instant::now()));
             }
             refused && !std::mem::replace(&mut state.told_refusal, true)
@@ -212,6 +220,9 @@ impl Connection {
         match failure {
             Failure::Denied(text) => {
                 Failure::Denied(format!("may not {right}: {text} (the service account's ClusterRole has to allow it)"))
+            }
+            Failure::Missing(text) | Failure::Protocol(text) if right.is_of_all_nodes() => {
+                Failure::Protocol(format!("no answer to {right}: {text} (is it an API server that is asked, or what stands before it?)"))
             }
             Failure::Unreachable(text) => match &self.options.api_url {
                 Some(url) => Failure::Unreachable(format!("{url}: {text}")),

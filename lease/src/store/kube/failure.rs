@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use kube::Error;
 
+use super::ask::Right;
 use crate::store::StoreError;
 use crate::store::causes::with_causes;
 
@@ -63,6 +64,11 @@ impl Failure {
             429 | 500.. => Self::Unreachable(format!("it answers {code}: {}", text())),
             _ => Self::Protocol(format!("it answers {code}: {}", text())),
         }
+    }
+
+    /// Whether who asked for this has got nothing to go by.
+    pub(super) fn is_useless(&self, right: Right) -> bool {
+        !self.is_answer() || (right.is_of_all_nodes() && matches!(self, Self::Missing(_) | Self::Protocol(_)))
     }
 
     /// Whether the server was there to say so.

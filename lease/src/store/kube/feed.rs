@@ -73,12 +73,14 @@ pub(super) struct Feed<'a> {
     notes: Option<mpsc::Sender<NodeEvent>>,
     roster: Roster,
     position: Option<Revision>,
+    /// Whether the watch before said something that cannot be read: that another opens is no sign that all is well.
+    unreadable: bool,
 }
 
 impl<'a> Feed<'a> {
     /// A feed as seen from our Node. What an operator should see there goes to `notes`.
     pub(super) fn new(connection: &'a Connection, own: &'a Own, name: &str, notes: Option<mpsc::Sender<NodeEvent>>) -> Self {
-        Self { connection, own, notes, roster: Roster::new(name), position: None }
+        Self { connection, own, notes, roster: Roster::new(name), position: None, unreadable: false }
     }
 
     /// Lists, then follows, until nobody listens.
@@ -163,7 +165,9 @@ impl<'a> Feed<'a> {
                 failed(other)
             }
         })?;
-        self.connection.is_up(Right::WATCH);
+        if !self.unreadable {
+            self.connection.is_up(Right::WATCH);
+        }
         let mut events = pin!(events.ready_chunks(BATCH));
         // One that was given up between the two lines above is told of at once.
         while *numbers.borrow_and_update() == number {
@@ -181,7 +185,19 @@ impl<'a> Feed<'a> {
             if !told.is_empty() && sink.take(told).await.is_break() {
                 return Err(End::Unheard);
             }
-            folded.map_err(|failure| if failure == Failure::Gone { FORGOTTEN } else { failed(failure) })?;
+            folded.map_err(|failure| match failure {
+                Failure::Gone => FORGOTTEN,
+                unreadable @ Failure::Protocol(_) => {
+                    let unreadable = self.connection.named(Right::WATCH, unreadable);
+                    self.connection.is_down(Right::WATCH, &unreadable);
+                    self.unreadable = true;
+                    failed(unreadable)
+                }
+                other => failed(other),
+            })?;
+            if std::mem::take(&mut self.unreadable) {
+                self.connection.is_up(Right::WATCH);
+            }
             self.recall(sink).await?;
         }
         Ok(())

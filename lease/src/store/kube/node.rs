@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use crate::{LeaseKey, Revision, Subnet};
+use crate::{LeaseKey, Revision, Subnet, SubnetError};
 
 /// A Node.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -44,8 +44,13 @@ struct Spec {
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
     pub(super) metadata: PageMetadata,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "none_or_some")]
     pub(super) items: Vec<Node>,
+}
+
+/// A list, which Go writes as null where there is none.
+fn none_or_some<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Node>, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// Where a page stands in its list.
@@ -101,13 +106,22 @@ impl Node {
         let one = spec.pod_cidr.iter().filter(|_| spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty));
         let (mut v4, mut v6) = (None, None);
         for text in several.chain(one).filter(|text| !text.is_empty()) {
-            let subnet: Subnet = text.parse().map_err(|_| CidrError::NoSubnet(crate::excerpt(text)))?;
+            let subnet = subnet(text).ok_or_else(|| CidrError::NoSubnet(crate::excerpt(text)))?;
             let place = if subnet.is_ipv4() { &mut v4 } else { &mut v6 };
             if let Some(before) = place.replace(subnet) {
                 return Err(CidrError::OneFamily(before, subnet));
             }
         }
         LeaseKey::new(v4, v6).ok_or(CidrError::None)
+    }
+}
+
+/// The subnet that a podCIDR is: that in which its address lies, as for flanneld and kubelets (Go's `net.ParseCIDR`).
+fn subnet(text: &str) -> Option<Subnet> {
+    match text.parse() {
+        Ok(subnet) => Some(subnet),
+        Err(SubnetError::HostBits { network, .. }) => Some(network),
+        Err(_) => None,
     }
 }
 
@@ -139,6 +153,15 @@ mod tests {
         assert_eq!(key(r#"{"podCIDR":"10.5.1.0/24","podCIDRs":[]}"#), Ok("10.5.1.0-24".to_owned()));
         assert_eq!(key(r#"{"podCIDR":"10.5.1.0/24","podCIDRs":["10.5.1.0/24","fc00:1::/64"]}"#), Ok("10.5.1.0-24&fc00:1::-64".to_owned()));
         assert_eq!(key(r#"{"podCIDRs":["fc00:1::/64"]}"#), Ok("0.0.0.0-0&fc00:1::-64".to_owned()));
+        assert_eq!(key(r#"{"podCIDRs":["10.5.1.7/24","fc00:1::5/64"]}"#), Ok("10.5.1.0-24&fc00:1::-64".to_owned()));
+    }
+
+    #[test]
+    fn a_list_of_none_is_empty_however_it_is_written() {
+        for items in ["", r#","items":null"#, r#","items":[]"#] {
+            let page: Page = serde_json::from_str(&format!(r#"{{"metadata":{{"resourceVersion":"7"}}{items}}}"#)).unwrap();
+            assert!(page.items.is_empty(), "{items}");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl KubeStore {
             // An attempt of ours before this one, whose answer was lost.
             if tried && is_wanted(&there, record) { Step::Break(Ok(Some(there))) } else { conflict(Some(there)) }
         };
-        self.guarded(decide).await?.ok_or(WriteError::Conflict(None))
+        self.guarded(decide).await?.ok_or_else(|| not_kept().into())
     }
 
     pub(super) async fn put_over(&self, seen: &Entry, record: &LeaseRecord) -> Result<Entry, WriteError> {
@@ -64,7 +64,7 @@ impl KubeStore {
             (_, Some(there)) if there.created == seen.created && is_wanted(&there, record) => Step::Break(Ok(Some(there))),
             (_, there) => conflict(there),
         };
-        self.guarded(decide).await?.ok_or(WriteError::Conflict(None))
+        self.guarded(decide).await?.ok_or_else(|| not_kept().into())
     }
 
     pub(super) async fn remove(&self, seen: &Entry) -> Result<(), WriteError> {
@@ -116,6 +116,11 @@ impl KubeStore {
             Err(error) => Err(StoreError::Denied(format!("Node {name}: {error}"))),
         }
     }
+}
+
+/// A patch that was taken, of which nothing is there.
+fn not_kept() -> StoreError {
+    StoreError::Denied("the API server took our annotations and has not kept them: does an admission webhook remove them?".to_owned())
 }
 
 fn conflict<T>(there: Option<Entry>) -> Step<T> {
