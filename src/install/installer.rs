@@ -117,7 +117,10 @@ impl Installer {
         let mut seen = vec![self.plugin(now)];
         if ready {
             seen.push(self.source());
-            seen.push(self.conflist(now));
+            // One that names a plugin that is not there would make the Node ready, and fail every pod on it.
+            if plugin::is_executable(&self.plugin.path) {
+                seen.push(self.conflist(now));
+            }
         }
         let (mut findings, mut again) = (Vec::new(), None);
         for (seen, told) in seen.into_iter().zip(&mut self.told) {

@@ -59,6 +59,11 @@ pub(super) fn is_this_program(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether runtimes can call what is there: also flannel's own, which does for the time that ours cannot be put.
+pub(super) fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0 && metadata.mode() & EXECUTABLE == EXECUTABLE)
+}
+
 const CHUNK: usize = 64 * 1024;
 
 /// Reads until the buffer is full or the file ends.

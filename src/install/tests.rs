@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::file;
 
 const GOOD: &str = r#"{"name":"cbr0","cniVersion":"0.3.1","plugins":[{"type":"flannel"},{"type":"portmap"}]}"#;
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -109,6 +110,24 @@ fn what_cannot_be_written_is_told_once_and_tried_ever_later() {
     fs::remove_file(&place.options.conf_dir).unwrap();
     now += Duration::from_secs(60);
     assert!(matches!(installer.look(now, true).0.as_slice(), [Finding::Put { in_a_row: 0, .. }]));
+}
+
+#[test]
+fn without_a_plugin_there_is_no_configuration_and_flannels_own_is_one() {
+    let place = Place::new();
+    fs::write(&place.options.bin_dir, "no folder").unwrap();
+    place.give_subnet();
+    let error = reasons::line(&install(&place.options, &place.subnet_file()).unwrap_err());
+    assert!(error.contains("bin/flannel"), "{error}");
+    assert!(!place.options.conflist().exists());
+
+    fs::remove_file(&place.options.bin_dir).unwrap();
+    fs::create_dir(&place.options.bin_dir).unwrap();
+    std::os::unix::fs::symlink("/bin/sh", place.options.plugin()).unwrap();
+    // Where ours cannot take its place.
+    fs::create_dir(file::temporary(&place.options.plugin())).unwrap();
+    assert!(install(&place.options, &place.subnet_file()).is_err());
+    assert!(place.options.conflist().exists());
 }
 
 #[test]
