@@ -89,7 +89,10 @@ fn every_flag_and_version_in_a_manifest_is_the_program_s() -> Result<()> {
             let list = line.strip_prefix("- ").or_else(|| line.strip_prefix("args: ["));
             for flag in list.into_iter().flat_map(|list| list.split(", ")).filter(|word| word.starts_with("--")) {
                 let name = flag.split(['=', ']']).next().unwrap_or_default();
-                ensure!(known.lines().any(|line| line.split_whitespace().any(|word| word == name)), "{path}: {flag}");
+                ensure!(
+                    known.lines().any(|line| line.split_whitespace().any(|word| word.split(['=', '[']).next() == Some(name))),
+                    "{path}: {flag}"
+                );
                 flags += 1;
             }
             let version = ["newTag: v", "appVersion: v", "version: "].iter().find_map(|key| line.strip_prefix(key));

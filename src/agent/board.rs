@@ -32,6 +32,8 @@ pub(crate) struct Facts {
     pub(crate) config_changes: ConfigChanges,
     /// Why the subnet file does not say what it should.
     pub(crate) subnet_file: Option<String>,
+    /// Why CNI's files are not installed as they should be.
+    pub(crate) cni: Vec<String>,
     /// How the packet filter stands, a network's family each.
     pub(crate) packet_filters: BTreeMap<Family, Standing>,
     /// When the last state was written that we go on from, in seconds of Unix time, because the store has not answered.

@@ -111,7 +111,10 @@ async fn agent(options: Options, flannelds: Vec<Flanneld>) -> anyhow::Result<()>
     ));
     tasks.spawn(pulse(board.clone()));
     if options.install.conf.is_some() {
-        tasks.spawn(install::keep(options.install.clone(), becomes(serving.clone())));
+        let board = board.clone();
+        tasks.spawn(install::keep(options.install.clone(), becomes(serving.clone()), move |troubles| {
+            board.change_if(|facts| std::mem::replace(&mut facts.cni, troubles.clone()) != troubles);
+        }));
     }
     if let (Store::Kube(store), StoreOptions::Kube(options)) = (&store, &options.store) {
         if options.set_network_available {

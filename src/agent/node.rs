@@ -148,7 +148,8 @@ fn of_facts(facts: &Facts, lease: Option<&LeaseState>) -> BTreeSet<Matter> {
     let blocked = facts.blocked.as_ref().map(|reason| matter("NetworkBlocked", reason));
     let config = facts.config.as_ref().map(|reason| matter("NetworkConfigNotFollowed", reason));
     let file = facts.subnet_file.as_ref().map(|reason| matter("SubnetFileNotWritten", reason));
-    [lease, blocked, config, file].into_iter().flatten().collect()
+    let cni = facts.cni.iter().map(|reason| matter("CniNotInstalled", reason));
+    [lease, blocked, config, file].into_iter().flatten().chain(cni).collect()
 }
 
 /// What concerns other Nodes, or single entries.

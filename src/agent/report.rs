@@ -107,6 +107,7 @@ async fn report(board: &Board, store: status::Store, started: Instant, readiness
     }
     report.warnings.extend(facts.stale.map(stale));
     report.warnings.extend(facts.subnet_file);
+    report.warnings.extend(facts.cni);
     report.warnings.extend(facts.config);
     report
 }

@@ -246,6 +246,7 @@ impl Drop for Clear {
                 config,
                 config_changes: _,
                 subnet_file,
+                cni: _,
                 packet_filters,
                 stale: _,
                 warnings: _,

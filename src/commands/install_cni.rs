@@ -20,7 +20,7 @@ pub fn install_cni(options: &InstallCniOptions) -> anyhow::Result<String> {
         tokio::select! {
             _ = end.recv() => {}
             _ = interrupt.recv() => {}
-            () = install::keep(what.clone(), install::subnet(subnet_file)) => {}
+            () = install::keep(what.clone(), install::subnet(subnet_file), drop) => {}
         }
         Ok(String::new())
     })

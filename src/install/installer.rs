@@ -38,7 +38,7 @@ impl Finding {
         match self {
             Self::Put { .. } => None,
             Self::Failed(error) => Some(reasons::line(error)),
-            Self::Shadowed(name) => Some(name.clone()),
+            Self::Shadowed(name) => Some(format!("runtimes take the CNI configuration {name} before ours: remove it")),
         }
     }
 }
@@ -137,6 +137,11 @@ impl Installer {
             }
         }
         (findings, again)
+    }
+
+    /// What is amiss and stays so until somebody does something.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        self.told.iter().flatten().cloned().collect()
     }
 
     fn plugin(&mut self, now: Instant) -> Seen {

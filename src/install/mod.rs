@@ -115,10 +115,10 @@ pub fn install(options: &InstallOptions, subnet_file: &Path) -> Result<String, I
 }
 
 /// Installs, and keeps what is installed; the configuration from the moment on when `ready` ends, which is when pods can have addresses.
-/// It then stays, whatever becomes of the agent. Never returns. Must be called within a tokio runtime.
+/// It then stays, whatever becomes of the agent. What is amiss goes to `say` after each look. Never returns. Must be called within a tokio runtime.
 ///
 /// Cancel safe: files are put whole or not at all.
-pub async fn keep(options: InstallOptions, ready: impl Future<Output = ()>) {
+pub async fn keep(options: InstallOptions, ready: impl Future<Output = ()>, mut say: impl FnMut(Vec<String>)) {
     let (plugin, conflist) = (options.plugin(), options.conflist());
     let files: Vec<&Path> = [&plugin, &conflist].into_iter().chain(&options.conf).map(PathBuf::as_path).collect();
     let (mut hints, unwatched) = Hints::of(&files);
@@ -140,6 +140,7 @@ pub async fn keep(options: InstallOptions, ready: impl Future<Output = ()>) {
             return std::future::pending().await;
         };
         installer = back;
+        say(installer.troubles());
         for finding in &findings {
             tell(finding, &options);
         }

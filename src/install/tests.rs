@@ -159,7 +159,7 @@ async fn kept_it_waits_for_the_subnet_follows_the_configuration_and_comes_back()
     let place = Place::new();
     let mut tasks = JoinSet::new();
     let (options, subnet_file) = (place.options.clone(), place.subnet_file());
-    tasks.spawn(async move { keep(options, subnet(&subnet_file)).await });
+    tasks.spawn(async move { keep(options, subnet(&subnet_file), drop).await });
     let plugin = place.options.plugin();
     timeout(DEADLINE, async {
         while !plugin.exists() {

@@ -98,3 +98,28 @@ fn a_container_without_privilege_serves_and_says_what_the_host_has_to_set() -> R
     wait_for("the containers to reach each other", PATIENCE, || c1.ping(c2.address(), 56, false))?;
     wait_for("the containers to reach each other over IPv6", PATIENCE, || c1.ping(c2.address_v6(), 56, false))
 }
+
+#[test]
+fn cni_files_that_cannot_be_written_show_in_status_and_on_the_node_until_they_can() -> Result<()> {
+    let cluster = Cluster::new(CONFIG)?;
+    cluster.api.put_node("n1", &["10.244.1.0/24"])?;
+    let host = cluster.lab.host("n1")?;
+    write(&host, SOURCE, CONFLIST)?;
+    host.run(&["mkdir", "-p", PLUGIN, "/run/net.d"])?;
+    let flags = ["--install-cni-conf", SOURCE, "--cni-conf-dir=/run/net.d", "--cni-bin-dir=/run/bin"];
+    let mut member = Member::on(host, cluster.options("n1")?.args(flags))?;
+    member.agent.wait_ready(PATIENCE)?;
+    let warned = |member: &Member| Ok::<_, anyhow::Error>(member.agent.status_json()?["warnings"].to_string().contains(PLUGIN));
+    wait_for("the status to name the directory in the plugin's place", PATIENCE, || {
+        ensure!(warned(&member)?, "{}", member.agent.status_json()?["warnings"]);
+        Ok(())
+    })?;
+    cluster.wait_event("n1", "CniNotInstalled", &[PLUGIN])?;
+    ensure!(!is_there(&member.host, INSTALLED), "without a plugin every pod would fail");
+    member.host.run(&["rmdir", PLUGIN])?;
+    wait_installed(&member.host)?;
+    wait_for("the status to have nothing to say", PATIENCE, || {
+        ensure!(!warned(&member)?, "{}", member.agent.status_json()?["warnings"]);
+        Ok(())
+    })
+}
