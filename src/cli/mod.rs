@@ -259,7 +259,8 @@ fn program(as_flanneld: bool) -> clap::Command {
         program = program.mut_subcommand(name, |command| {
             command.mut_args(|arg| {
                 let needless = arg.get_help_heading().is_some_and(|heading| flags::AGENT_ONLY.contains(&heading));
-                let used = arg.get_id() == "subnet_file" || name == "cleanup" && arg.get_id().as_str().starts_with("cni_");
+                let removed = arg.get_id() == "state_file" || arg.get_id().as_str().starts_with("cni_");
+                let used = arg.get_id() == "subnet_file" || name == "cleanup" && removed;
                 let hide = needless && !used;
                 arg.hide(hide)
             })

@@ -198,9 +198,10 @@ const MOST: u64 = 1024 * 1024;
 fn read(path: &Path) -> Result<Option<String>, InstallError> {
     let failed = |source| InstallError::Read { path: path.to_owned(), source };
     let mut text = String::new();
-    match File::open(path) {
-        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
-            file.take(MOST).read_to_string(&mut text).map_err(failed)?;
+    // Looked at before it is opened: to open a FIFO would wait for a writer.
+    match path.metadata() {
+        Ok(metadata) if metadata.is_file() => {
+            File::open(path).map_err(failed)?.take(MOST).read_to_string(&mut text).map_err(failed)?;
             Ok(Some(text))
         }
         Ok(_) => Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))),

@@ -66,14 +66,19 @@ impl Told {
         told.insert(event.clone(), (now, 0));
         Some(1)
     }
+
+    /// It did not come through: it is to be told next time.
+    fn forget(&self, event: &NodeEvent) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(event);
+    }
 }
 
 impl KubeStore {
     pub(super) async fn put_event(&self, event: &NodeEvent) -> Result<(), StoreError> {
         let node = self.own.name(&self.connection).await?;
         let Some(count) = self.told.count(event, Instant::now()) else { return Ok(()) };
-        self.connection.call::<IgnoredAny>(Ask::Note(&object(event, node, count))).await?;
-        Ok(())
+        let put = self.connection.call::<IgnoredAny>(Ask::Note(&object(event, node, count))).await;
+        put.map(drop).inspect_err(|_| self.told.forget(event)).map_err(Into::into)
     }
 }
 
@@ -111,6 +116,8 @@ mod tests {
         assert_eq!(told.count(&event("a"), start + QUIET / 2), None);
         assert_eq!(told.count(&event("b"), start + QUIET / 2), Some(1));
         assert_eq!(told.count(&event("a"), start + QUIET), Some(2));
+        told.forget(&event("b"));
+        assert_eq!(told.count(&event("b"), start + QUIET), Some(1), "it did not come through");
         let flood = (0..1_000).filter(|number| told.count(&event(&number.to_string()), start + QUIET).is_some());
         assert_eq!(flood.count(), DIFFERENT - 2);
     }
