@@ -97,8 +97,10 @@ interop: ## beside a real flanneld, which it builds: a mixed mesh, takeover and 
 	@$(SETUP) rust build sandbox etcd flanneld cni
 	@tests/support/peers flanneld >/dev/null
 	@tests/support/peers flannel-cni >/dev/null
-	cargo build -p loden -p interop
-	@FLANNELD_BIN=$$(tests/support/peers flanneld) FLANNEL_CNI_BIN=$$(tests/support/peers flannel-cni) LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/debug/loden) $(SANDBOX) $(TARGET)/debug/interop flanneld "$(FAMILY)"
+	# What is timed beside flannel's is what people run.
+	cargo build --release -p loden
+	cargo build -p interop
+	@FLANNELD_BIN=$$(tests/support/peers flanneld) FLANNEL_CNI_BIN=$$(tests/support/peers flannel-cni) LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/release/loden) $(SANDBOX) $(TARGET)/debug/interop flanneld "$(FAMILY)"
 
 docker-test: ## beside two real Docker daemons: containers across hosts and to the outside, with loden's options (FAMILY=part of a name)
 	@$(SETUP) rust build sandbox etcd docker
