@@ -93,11 +93,11 @@ soak: ## break everything, again and again: the figures of docs/reliability.md (
 	cargo build --release -p loden -p soak
 	@LODEN_BIN=$(TARGET)/release/loden $(SANDBOX) $(TARGET)/release/soak "$(SOAK)" "$(FAMILY)"
 
+# What is timed beside flannel's is the program that people run.
 interop: ## beside a real flanneld, which it builds: a mixed mesh, takeover and back, its defects (FAMILY=one, or part of a name)
 	@$(SETUP) rust build sandbox etcd flanneld cni
 	@tests/support/peers flanneld >/dev/null
 	@tests/support/peers flannel-cni >/dev/null
-	# What is timed beside flannel's is what people run.
 	cargo build --release -p loden
 	cargo build -p interop
 	@FLANNELD_BIN=$$(tests/support/peers flanneld) FLANNEL_CNI_BIN=$$(tests/support/peers flannel-cni) LODEN_BIN=$(or $(LODEN_BIN),$(TARGET)/release/loden) $(SANDBOX) $(TARGET)/debug/interop flanneld "$(FAMILY)"
