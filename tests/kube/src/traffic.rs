@@ -35,6 +35,9 @@ impl Traffic {
             for family in families(cluster) {
                 for (from, to) in [(one, other), (other, one)] {
                     let way = format!("{} → {}{}", from.node, to.node, if family.is_ipv6() { " by IPv6" } else { "" });
+                    // A node's first pod by IPv6 waits a second for its gateway: the bridge's address is tentative then (RFC 4862).
+                    let there = to.address_like(family)?;
+                    wait_for(&format!("the first ping {way}"), PATIENCE, || from.ping(there, SMALL))?;
                     streams.push((way, from.stream(to, family, INTERVAL)?));
                 }
             }
