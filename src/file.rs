@@ -1,7 +1,7 @@
 //! Writing a file so that readers see the old one or the new one, whole, whatever happens in between.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -85,6 +85,24 @@ fn write_new(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result
     file.set_permissions(Permissions::from_mode(mode))?;
     write(&mut file)?;
     Ok(file)
+}
+
+/// A file's text up to so many bytes, or none when it is not there. Never waits, and never reads without end, whatever stands there.
+///
+/// # Errors
+/// What the file system says; that it is no regular file, or no text.
+pub fn read(path: &Path, most: u64) -> io::Result<Option<String>> {
+    let regular = match path.metadata() {
+        Ok(metadata) => metadata.is_file(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !regular {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(most).read_to_string(&mut text)?;
+    Ok(Some(text))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use lease::{Entry, LeaseRecord, LeaseStore, Owner};
 use overlay::Peer;
 
 use super::follow;
+use super::node::becomes;
 use super::place::Place;
 use super::remember::{self, Known};
 use super::session::Sessions;
@@ -149,16 +150,8 @@ async fn own_addresses(store: &Store, say: impl Fn(String)) -> OwnAddresses {
 /// Returns when it is worth asking the store again.
 async fn back_or_later(store: &Store) {
     let mut health = store.health();
-    let back = async {
-        while health.changed().await.is_ok() {
-            if *health.borrow_and_update() == Health::Up {
-                return;
-            }
-        }
-        std::future::pending().await
-    };
     // Whatever it was, it may have been put right.
-    let _ = tokio::time::timeout(ADDRESSES_PAUSE, back).await;
+    let _ = tokio::time::timeout(ADDRESSES_PAUSE, becomes(&mut health, |health| *health == Health::Up)).await;
 }
 
 /// What the store says of the own addresses, where it had not said so before.

@@ -66,7 +66,7 @@ pub(super) async fn keep_available(store: KubeStore, mut serving: watch::Receive
 }
 
 /// Waits for a change after which it is so.
-async fn becomes<T>(receiver: &mut watch::Receiver<T>, is_so: impl Fn(&T) -> bool) {
+pub(super) async fn becomes<T>(receiver: &mut watch::Receiver<T>, is_so: impl Fn(&T) -> bool) {
     while receiver.changed().await.is_ok() {
         if is_so(&receiver.borrow_and_update()) {
             return;

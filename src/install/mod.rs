@@ -9,8 +9,7 @@ mod installer;
 mod plugin;
 mod remove;
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cni;
-use crate::file::PutError;
+use crate::file::{self, PutError};
 use crate::hints::{AUDIT, Hints, SETTLE};
 use crate::reasons;
 use crate::subnet_env::{ReadError, SubnetEnv};
@@ -196,18 +195,7 @@ const MOST: u64 = 1024 * 1024;
 
 /// The file's text; none where it is not there.
 fn read(path: &Path) -> Result<Option<String>, InstallError> {
-    let failed = |source| InstallError::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    // Looked at before it is opened: to open a FIFO would wait for a writer.
-    match path.metadata() {
-        Ok(metadata) if metadata.is_file() => {
-            File::open(path).map_err(failed)?.take(MOST).read_to_string(&mut text).map_err(failed)?;
-            Ok(Some(text))
-        }
-        Ok(_) => Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(error)),
-    }
+    file::read(path, MOST).map_err(|source| InstallError::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

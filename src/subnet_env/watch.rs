@@ -4,8 +4,7 @@
 //! inotify does not tell (a file system mounted over it). Against somebody who keeps undoing it, reports come ever
 //! slower: never a busy loop.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -115,19 +114,9 @@ fn harm(path: &Path, wanted: &str) -> Option<Harm> {
     }
 }
 
-/// The file's text, or none when it is not there. Never waits, and never reads without end, whatever stands there.
+/// The file's text, or none when it is not there.
 pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
-    let regular = match path.metadata() {
-        Ok(metadata) => metadata.is_file(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if !regular {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
-    let mut text = String::new();
-    File::open(path)?.take(MOST).read_to_string(&mut text)?;
-    Ok(Some(text))
+    file::read(path, MOST)
 }
 
 #[cfg(test)]

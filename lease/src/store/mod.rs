@@ -8,6 +8,7 @@ mod causes;
 pub mod contract;
 mod entry;
 pub mod etcd;
+mod health;
 pub mod kube;
 #[cfg(any(test, feature = "contract"))]
 pub mod memory;

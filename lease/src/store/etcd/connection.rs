@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::failure::Failure;
 use super::options::Settings;
 use crate::rng::{Backoff, Rng};
-use crate::store::Health;
+use crate::store::{Health, health};
 
 /// How long one attempt of a call may take at first, connection and login included. etcd answers in milliseconds; an
 /// election takes one to two seconds (`--election-timeout` 1 s).
@@ -223,25 +223,13 @@ impl Connection {
     }
 
     pub(super) fn is_up(&self) {
-        let changed = self.health.send_if_modified(|health| {
-            let changed = *health != Health::Up;
-            *health = Health::Up;
-            changed
-        });
-        if changed {
+        if health::up(&self.health) {
             info!(endpoint = self.endpoint(), "etcd answers");
         }
     }
 
     pub(super) fn is_down(&self, failure: &Failure) {
-        let changed = self.health.send_if_modified(|health| {
-            let changed = !matches!(health, Health::Down(_));
-            if changed {
-                *health = Health::Down(failure.to_string());
-            }
-            changed
-        });
-        if changed {
+        if health::down(&self.health, failure, false) {
             warn!(reason = %failure, "etcd does not answer; it is tried again until it does");
         }
     }

@@ -16,7 +16,7 @@ use super::access::{self, Making};
 use super::ask::{Ask, Right};
 use super::failure::Failure;
 use crate::rng::{Backoff, Rng};
-use crate::store::Health;
+use crate::store::{Health, health};
 
 /// How long one attempt of a call may take. The API server answers in milliseconds, a page of a list in some 50; with
 /// priority and fairness on, a request waits its turn for up to a quarter of its 60 s (`--request-timeout`).
@@ -184,12 +184,7 @@ impl Connection {
             }
             *state = State::default();
         }
-        let changed = self.health.send_if_modified(|health| {
-            let changed = *health != Health::Up;
-            *health = Health::Up;
-            changed
-        });
-        if changed {
+        if health::up(&self.health) {
             info!("the API server answers");
         }
     }
@@ -203,14 +198,7 @@ impl Connection {
             }
             refused && !std::mem::replace(&mut state.told_refusal, true)
         };
-        let changed = self.health.send_if_modified(|health| {
-            let changed = news || !matches!(health, Health::Down(_));
-            if changed {
-                *health = Health::Down(failure.to_string());
-            }
-            changed
-        });
-        if changed {
+        if health::down(&self.health, failure, news) {
             warn!(reason = %failure, "the API server is of no use; it is tried again until it is");
         }
     }
